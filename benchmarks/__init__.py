@@ -1,0 +1,1 @@
+"""Measuring: scenarios, statistics and reports. Needs the `bench` extra."""

@@ -1,0 +1,64 @@
+"""Pictures to model input: the one specification and the one reference implementation (Pillow)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """What silently breaks a deployment when it is lost. Pixels are RGB, scaled to [0, 1], then (x - mean) / std.
+
+    `resize="shortest"` scales the shorter side to `size` and crops the centre; `"squash"` ignores the aspect ratio.
+    """
+
+    size: int
+    resize: Literal["shortest", "squash"] = "shortest"
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= 4096:
+            raise ValueError(f"`size` must lie in 1..4096; found {self.size}")
+        if any(value <= 0 for value in self.std):
+            raise ValueError(f"`std` must be positive; found {self.std}")
+
+
+def resize_and_crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
+    """An RGB picture of `spec.size` squared.
+
+    The longer side is truncated (`int(size * long / short)`) and the crop offset rounded half to even,
+    as torchvision's Resize and CenterCrop do.
+    """
+    size, filter_ = spec.size, RESAMPLING[spec.interpolation]
+    if spec.resize == "squash":
+        return image.resize((size, size), filter_)
+    width, height = image.size
+    short = min(width, height)
+    wide, high = (size if side == short else int(size * side / short) for side in (width, height))
+    if (wide, high) != (width, height):
+        image = image.resize((wide, high), filter_)
+    left, top = round((wide - size) / 2.0), round((high - size) / 2.0)
+    return image.crop((left, top, left + size, top + size))
+
+
+def to_pixels(image: Image.Image, spec: PreprocessSpec) -> Bytes:
+    """RGB picture -> (S, S, 3) uint8: resized and cropped, not yet normalised."""
+    return np.asarray(resize_and_crop(image, spec), dtype=np.uint8)
+
+
+def normalize(pixels: Bytes, spec: PreprocessSpec) -> Floats:
+    """(..., S, S, 3) uint8 -> (..., 3, S, S) float32, scaled, centred and divided as `spec` says."""
+    mean, std = np.float32(spec.mean), np.float32(spec.std)
+    scaled = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+    return np.ascontiguousarray(np.moveaxis(scaled, -1, -3), dtype=np.float32)

@@ -1,0 +1,1 @@
+"""Training: data, students, losses, recipes and evaluation. Needs the `distill` extra."""

@@ -1,0 +1,1 @@
+"""Running bundles: numpy and ONNX Runtime, never torch."""
