@@ -8,6 +8,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from clip_edge.errors import DataError
+from clip_edge.images import MAX_PIXELS
+
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -39,6 +42,9 @@ def resize_and_crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
 
     The longer side is truncated (`int(size * long / short)`) and the crop offset rounded half to even,
     as torchvision's Resize and CenterCrop do.
+
+    Raises:
+        DataError: the picture is so narrow that its resized form would exceed 100 million pixels.
     """
     size, filter_ = spec.size, RESAMPLING[spec.interpolation]
     if spec.resize == "squash":
@@ -46,6 +52,11 @@ def resize_and_crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
     width, height = image.size
     short = min(width, height)
     wide, high = (size if side == short else int(size * side / short) for side in (width, height))
+    if wide * high > MAX_PIXELS:  # a line of 1 × 1,000,000 pixels at 224 would ask for 150 GB
+        raise DataError(
+            f"the picture is too narrow: {width} × {height} pixels would become {wide:,} × {high:,}",
+            hint="crop it first, or leave it out",
+        )
     if (wide, high) != (width, height):
         image = image.resize((wide, high), filter_)
     left, top = round((wide - size) / 2.0), round((high - size) / 2.0)
