@@ -51,8 +51,8 @@ VERBS: dict[str, str] = {  # name -> one line of help; the module is clip_edge.c
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are ours: near misses are suggested, never corrected."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"see `{self.prog} --help`")

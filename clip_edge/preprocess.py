@@ -70,6 +70,6 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> Bytes:
 
 def normalize(pixels: Bytes, spec: PreprocessSpec) -> Floats:
     """(..., S, S, 3) uint8 -> (..., 3, S, S) float32, scaled, centred and divided as `spec` says."""
-    mean, std = np.float32(spec.mean), np.float32(spec.std)
+    mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
     scaled = (pixels.astype(np.float32) / np.float32(255) - mean) / std
     return np.ascontiguousarray(np.moveaxis(scaled, -1, -3), dtype=np.float32)

@@ -1,0 +1,119 @@
+"""`clip-edge eval`: zero-shot classification and retrieval, with confidence intervals, in one or more languages."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clip_edge.cli import Outcome
+from clip_edge.console import Console
+from clip_edge.errors import UsageError
+
+TASKS = ("retrieve", "classify")
+WORST_SHOWN = 5  # classes named under the table; the others are in the JSON
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a student folder, or the run folder that holds one")
+    parser.add_argument("--data", type=Path, required=True, help="data set: shards, CSV or TSV file, class folders")
+    parser.add_argument("--task", choices=TASKS, default="retrieve", help="what to measure (default: %(default)s)")
+    parser.add_argument("--split", default="test", help="part of the data set (default: %(default)s)")
+    parser.add_argument("--lang", default="", help="languages, as in en,zh (default: all that the data has)")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N pictures, spread evenly over the split")
+    parser.add_argument("--batch", type=int, default=64, metavar="N", help="pictures at once (default: %(default)s)")
+    parser.add_argument(
+        "--template",
+        action="append",
+        default=[],
+        metavar="T",
+        help="sentence with {} for the class name, instead of the language's own; may be repeated",
+    )
+
+
+def run(args: argparse.Namespace, console: Console) -> Outcome:
+    _at_least_one("--limit", args.limit)
+    _at_least_one("--batch", args.batch)
+
+    from clip_edge.distill.data.readers import open_dataset
+    from clip_edge.distill.evaluate import evaluate
+    from clip_edge.distill.models.checkpoint import load_student
+    from clip_edge.distill.templates import check_template
+
+    for template in args.template:
+        check_template(template)
+    result = evaluate(
+        load_student(args.model),
+        open_dataset(args.data, args.split),
+        task=args.task,
+        langs=[lang.strip() for lang in args.lang.split(",") if lang.strip()],
+        limit=args.limit,
+        batch_size=args.batch,
+        templates=args.template,
+        console=console,
+    )
+    _show(result, console)
+    return Outcome({"model": str(args.model), **result})
+
+
+def _at_least_one(option: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise UsageError(f"{option} must be at least 1; found {value}")
+
+
+def _show(result: Mapping[str, Any], console: Console) -> None:
+    languages: Mapping[str, Mapping[str, Any]] = result["languages"]
+    title = f"{result['data']}, split {result['split']}, {result['images']} pictures"
+    if result["task"] == "retrieve":
+        _show_retrieval(title, languages, result["mean"], console)
+    else:
+        _show_classification(title, languages, result["mean"], console)
+    if result["skipped"]:
+        console.out(f"{len(result['skipped'])} pictures could not be read; --json names them")
+
+
+def _show_retrieval(
+    title: str, languages: Mapping[str, Mapping[str, Any]], mean: Mapping[str, Any], console: Console
+) -> None:
+    recalls = ("recall_at_1", "recall_at_5", "recall_at_10")
+    rows: list[Sequence[object]] = []
+    for direction in ("text_to_image", "image_to_text"):
+        label = direction.replace("_", " ")
+        for lang, figures in languages.items():
+            figure = figures[direction]
+            shares = [_percent(figure[name]) for name in recalls]
+            rows.append((label, lang, figure["queries"], figure["candidates"], *shares, f"{figure['median_rank']:g}"))
+        if len(languages) > 1:
+            rows.append((label, "mean", "", "", *(_percent(mean[direction][name]) for name in recalls), ""))
+    columns = ("search", "language", ">queries", ">candidates", ">R@1", ">R@5", ">R@10", ">median rank")
+    console.table(columns, rows, title=title)
+
+
+def _show_classification(
+    title: str, languages: Mapping[str, Mapping[str, Any]], mean: Mapping[str, Any], console: Console
+) -> None:
+    rows: list[Sequence[object]] = [
+        (
+            lang,
+            figures["images"],
+            figures["classes"],
+            _percent(figures["top_1"]),
+            _percent(figures["top_5"]),
+            _percent(figures["mean_per_class"]),
+        )
+        for lang, figures in languages.items()
+    ]
+    if len(languages) > 1:
+        rows.append(("mean", "", "", *(_percent(mean[name]) for name in ("top_1", "top_5", "mean_per_class"))))
+    console.table(("language", ">pictures", ">classes", ">top-1", ">top-5", ">mean per class"), rows, title=title)
+    for lang, figures in languages.items():
+        worst = sorted(figures["per_class"], key=lambda row: row["value"])[:WORST_SHOWN]
+        names = ", ".join(f"{row['name']} {row['value']:.0%} of {row['images']}" for row in worst)
+        console.out(f"weakest classes, {lang}: {names}")
+
+
+def _percent(share: Mapping[str, float]) -> str:
+    """`63.4 % (61.0-65.7)`: a share and its 95 % interval, where it has one."""
+    value = f"{100 * share['value']:.1f} %"
+    return value if "low" not in share else f"{value} ({100 * share['low']:.1f}-{100 * share['high']:.1f})"
