@@ -17,20 +17,8 @@ from clip_edge.preprocess import PreprocessSpec, normalize, resize_and_crop, to_
 from clip_edge.schema import as_dict, build
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-SIZES = [
-    (1, 1),
-    (1, 97),
-    (97, 1),
-    (2, 3),
-    (7, 5),
-    (31, 64),
-    (64, 31),
-    (63, 65),
-    (64, 64),
-    (65, 64),
-    (100, 75),
-    (333, 500),
-]
+SIZES = [(1, 1), (1, 97), (97, 1), (2, 3), (7, 5), (31, 64), (64, 31)]
+SIZES += [(63, 65), (64, 64), (65, 64), (100, 75), (333, 500)]
 
 
 def noise(width: int, height: int) -> Image.Image:
