@@ -83,11 +83,11 @@ def ranks(queries: Floats, candidates: Floats, pairs: Ints, *, chunk_bytes: int 
     for start in range(0, len(queries), step):
         first, last = np.searchsorted(pairs[:, 0], (start, start + step))
         rows, columns = pairs[first:last, 0] - start, pairs[first:last, 1]
-        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity get the last place below
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity get the last place
             scores = queries[start : start + step] @ candidates.T  # (step, C)
-        best = np.full(len(scores), -np.inf, dtype=np.float32)
-        np.maximum.at(best, rows, scores[rows, columns])
-        before = ~(scores < best[:, None] - np.float32(TIE))
+            best = np.full(len(scores), -np.inf, dtype=np.float32)
+            np.maximum.at(best, rows, scores[rows, columns])
+            before = ~(scores < best[:, None] - np.float32(TIE))
         before[rows, columns] = False
         places[start : start + step] = 1 + before.sum(axis=1)
     return asked, places[asked]
