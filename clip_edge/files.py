@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -99,7 +100,7 @@ def read_json(path: Path, *, error: type[ClipEdgeError] = ArtifactError, hint: s
 
 
 def parse_json(data: bytes, *, where: Path | str, error: type[ClipEdgeError] = ArtifactError) -> Any:
-    """The JSON value in `data`; NaN, Infinity and repeated keys are refused."""
+    """The JSON value in `data`; NaN, Infinity, repeated keys and halves of surrogate pairs are refused."""
 
     def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -107,11 +108,18 @@ def parse_json(data: bytes, *, where: Path | str, error: type[ClipEdgeError] = A
             raise ValueError("a key is given twice")
         return found
 
-    def no_constants(name: str) -> Any:
-        raise ValueError(f"{name} is not a JSON number")
+    def finite(number: str) -> float:
+        value = float(number)
+        if not math.isfinite(value):
+            raise ValueError(f"{number[:20]} is not a finite number")
+        return value
 
     try:
-        return json.loads(data.decode(), object_pairs_hook=no_repeats, parse_constant=no_constants)
+        text = data.decode()
+        value = json.loads(text, object_pairs_hook=no_repeats, parse_constant=finite, parse_float=finite)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text: nothing could print it
+        return value
     except (ValueError, RecursionError) as problem:
         raise error(f"not valid JSON: {problem}", where=where) from problem
 

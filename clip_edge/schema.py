@@ -7,7 +7,7 @@ and every problem is reported at once.
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -143,7 +143,8 @@ def _convert_sequence(
 
 def _convert_scalar(kind: Any, value: object, key: str, problems: list[str]) -> Any:
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if math.isfinite(value) else _wrong("a finite number", value, key, problems)
+        finite = abs(value) <= sys.float_info.max  # also false for NaN and for integers that no float can hold
+        return float(value) if finite else _wrong("a finite number", value, key, problems)
     if kind is Path and isinstance(value, str):
         return Path(value)
     if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
