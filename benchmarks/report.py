@@ -1,0 +1,118 @@
+"""report.json: what was measured, where, with which settings, and every raw sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from clip_edge.benchmarks.environment import Environment
+from clip_edge.benchmarks.scenarios import Scenario
+from clip_edge.benchmarks.stats import Comparison, Summary
+from clip_edge.errors import ArtifactError
+from clip_edge.files import read_json
+from clip_edge.schema import as_dict, build
+
+Tower = Literal["image", "text"]
+
+
+@dataclass(frozen=True)
+class WorkloadFacts:
+    """What the pictures and sentences were; `sha256` covers all of their bytes."""
+
+    source: str
+    images: int
+    texts: int
+    mean_image_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it was measured. `timed` says where the clock starts and stops."""
+
+    workload: WorkloadFacts
+    timed: str
+    warmup_s: float
+    min_duration_s: float
+    max_duration_s: float
+    min_samples: int
+    precision: float
+    offline_samples: int
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How far this artifact is from the trained model: the verification kept in the manifest."""
+
+    min_cosine: float
+    tolerance: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured combination. `stages_s` are medians per query; samples_s are the raw query times in order."""
+
+    bundle: str
+    tower: Tower
+    precision: str
+    backend: str
+    batch: int
+    threads: int
+    scenario: Scenario
+    latency_s: Summary
+    samples_s: tuple[float, ...]
+    outliers: int
+    throughput_per_s: float
+    stages_s: dict[str, float]
+    memory_rss_bytes: int | None
+    file_bytes: int
+    accuracy: Accuracy | None
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What makes this row the same row in another report."""
+        return (
+            *(self.bundle, self.tower, self.precision, self.backend),
+            *(f"batch {self.batch}", f"threads {self.threads}", self.scenario),
+        )
+
+
+@dataclass(frozen=True)
+class RowChange:
+    """One row, new against old."""
+
+    row: str
+    change: Comparison
+
+
+@dataclass(frozen=True)
+class Report:
+    """The file report.json. `compare` holds the rows that an older report had too."""
+
+    schema: Literal[1]
+    created_by: str
+    created_at: str
+    settings: Settings
+    environment: Environment
+    bundles: dict[str, str]  # name in the rows -> SHA-256 of its manifest
+    results: tuple[Row, ...]
+    warnings: tuple[str, ...] = ()
+    compare: tuple[RowChange, ...] = ()
+
+
+def read_report(path: Path) -> Report:
+    """The report in `path`, which may be the file or its folder.
+
+    Raises:
+        ArtifactError: missing, not JSON, or not a report of schema 1.
+    """
+    file = path / "report.json" if path.is_dir() else path
+    hint = "reports are written by `clip-edge bench --out`"
+    return build(Report, read_json(file, hint=hint), where=file, error=ArtifactError, hint=hint)
+
+
+def report_dict(report: Report) -> dict[str, object]:
+    """The report as the JSON object that `read_report` reads back."""
+    return as_dict(report)

@@ -1,0 +1,125 @@
+"""How samples are taken: warm-up, visits in turn, and rules that end by statistics.
+
+Scenarios follow MLPerf Inference (Reddi et al. 2020, §4):
+    single-stream  one query at a time, the next when the last has ended: latency percentiles
+    offline        all samples handed over at once: samples per second
+    cold-start     from the launch of a process to its first embedding (ours)
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from clip_edge.benchmarks.stats import median_interval
+from clip_edge.console import SILENT, Console
+
+Scenario = Literal["single-stream", "offline", "cold-start"]
+SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
+
+Query = Callable[[], Mapping[str, float]]  # does the work once, returns the seconds of each stage
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When a row has been measured well enough. Durations count time inside the query."""
+
+    warmup_s: float = 0.2
+    warmup_samples: int = 5
+    rewarm_samples: int = 1  # the rows between two visits have pushed this one's data out of the caches
+    min_duration_s: float = 2.0
+    min_samples: int = 100  # what p99 needs
+    max_duration_s: float = 10.0
+    precision: float = 0.01  # stop when the 95 % interval of the median is within ±1 %
+    visit_s: float = 0.5  # rows take turns of this length, so that a slow minute hits them all alike
+
+
+COLD_RULES = Rules(
+    warmup_s=0.0,
+    warmup_samples=1,
+    rewarm_samples=0,
+    min_duration_s=0.0,
+    min_samples=5,
+    precision=0.05,
+    visit_s=0.0,
+)  # the first launch fills the page cache and is not counted
+
+
+@dataclass
+class Sampler:
+    """The samples of one row. `query` does the work once and returns the seconds of each stage."""
+
+    query: Query
+    rules: Rules = field(default_factory=Rules)
+    samples_s: list[float] = field(default_factory=list)
+    stages_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    warm: bool = False
+
+    @property
+    def duration_s(self) -> float:
+        """The time measured so far."""
+        return sum(self.samples_s)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the rules are met: long enough and the median known well, or the time is up."""
+        rules = self.rules
+        if not self.samples_s:
+            return False
+        if self.duration_s >= rules.max_duration_s:
+            return True
+        if len(self.samples_s) < rules.min_samples or self.duration_s < rules.min_duration_s:
+            return False
+        return self.uncertainty <= rules.precision
+
+    @property
+    def uncertainty(self) -> float:
+        """Half the width of the median's 95 % interval, relative to the median."""
+        low, high = median_interval(self.samples_s)
+        return (high - low) / 2 / statistics.median(self.samples_s)
+
+    def visit(self) -> None:
+        """Warm up if this is the first visit, then take samples for `visit_s`, and at least one."""
+        rules = self.rules
+        if self.warm:
+            self._warm_up(rules.rewarm_samples, 0.0)
+        else:
+            self._warm_up(rules.warmup_samples, rules.warmup_s)
+            self.warm = True
+        stop_s = time.perf_counter() + rules.visit_s
+        while True:
+            started_s = time.perf_counter()
+            stages = self.query()
+            ended_s = time.perf_counter()
+            self.samples_s.append(ended_s - started_s)
+            for name, seconds in stages.items():
+                self.stages_s[name].append(seconds)
+            if ended_s >= stop_s:
+                return
+
+    def _warm_up(self, samples: int, duration_s: float) -> None:
+        stop_s = time.perf_counter() + duration_s
+        done = 0
+        while done < samples or time.perf_counter() < stop_s:
+            self.query()
+            done += 1
+
+
+def sample_in_turns(samplers: Sequence[Sampler], console: Console = SILENT, title: str = "measuring") -> None:
+    """Visit the samplers in turn until each one is finished.
+
+    Rows that are compared with each other are measured side by side: a change of clock frequency or a
+    neighbour's load falls on all of them, not on the one that happened to run then.
+    """
+    with console.progress(title, len(samplers), "rows") as meter:
+        waiting = list(samplers)
+        while waiting:
+            for sampler in waiting:
+                sampler.visit()
+                if sampler.finished:
+                    meter.advance()
+            waiting = [sampler for sampler in waiting if not sampler.finished]

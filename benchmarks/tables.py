@@ -1,0 +1,101 @@
+"""A report as people read it: cells for a terminal table, and a Markdown page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clip_edge.benchmarks.report import Report, Row, RowChange
+from clip_edge.files import human_bytes
+
+SWEPT = ("bundle", "tower", "precision", "backend", "batch", "threads", "scenario")
+
+
+def duration(seconds: float | None) -> str:
+    """A time in the unit a person would use, three significant digits: 870 µs, 12.3 ms, 1.05 s."""
+    if seconds is None:
+        return "–"
+    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
+        if seconds * factor >= 1:
+            return f"{_three_digits(seconds * factor)} {unit}"
+    return f"{_three_digits(seconds * 1e9)} ns"
+
+
+def _three_digits(value: float) -> str:
+    decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{decimals}f}"
+
+
+def varying(rows: Sequence[Row]) -> list[str]:
+    """The swept settings that differ between rows; the tower is always named."""
+    return [name for name in SWEPT if name == "tower" or len({getattr(row, name) for row in rows}) > 1]
+
+
+def shared(rows: Sequence[Row]) -> dict[str, str]:
+    """The swept settings that are the same in every row, for the line above the table."""
+    names = varying(rows)
+    return {name: str(getattr(rows[0], name)) for name in SWEPT if rows and name not in names}
+
+
+def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Columns (`>` aligns right) and cells for a terminal or Markdown. Only settings that vary have a column."""
+    names = varying(rows)
+    columns = [f">{name}" if name in ("batch", "threads") else name for name in names]
+    columns += [">p50", ">p90", ">p99", ">mean ± σ", ">per s", ">peak memory", ">file", ">min cosine", "stages"]
+    cells = []
+    for row in rows:
+        latency = row.latency_s
+        spread = f"{duration(latency.mean)} ± {duration(latency.std)}"
+        cells.append(
+            [
+                *(str(getattr(row, name)) for name in names),
+                *(duration(latency.p50), duration(latency.p90), duration(latency.p99), spread),
+                _three_digits(row.throughput_per_s),
+                "–" if row.memory_rss_bytes is None else human_bytes(row.memory_rss_bytes),
+                human_bytes(row.file_bytes),
+                "–" if row.accuracy is None else f"{row.accuracy.min_cosine:.6f}",
+                " · ".join(f"{name} {duration(seconds)}" for name, seconds in row.stages_s.items()),
+            ]
+        )
+    return columns, cells
+
+
+def change_line(item: RowChange) -> str:
+    """One comparison in words: `1.07 × slower (1.05 … 1.09, p < 0.001)`."""
+    change = item.change
+    probability = "p < 0.001" if change.p_value < 0.001 else f"p = {change.p_value:.3f}"
+    interval = f"{change.ratio_low:.3f} … {change.ratio_high:.3f}, {probability}"
+    if change.verdict == "same":
+        return f"{item.row}: no difference ({change.ratio:.3f} × the old time, {interval})"
+    factor = change.ratio if change.verdict == "slower" else 1 / change.ratio
+    return f"{item.row}: {factor:.2f} × {change.verdict} ({change.ratio:.3f} × the old time, {interval})"
+
+
+def markdown(report: Report) -> str:
+    """The report as a Markdown page: the table, its settings, the machine and the warnings."""
+    columns, cells = table(report.results)
+    lines = ["# Benchmark", ""]
+    fixed = ", ".join(f"{name} {value}" for name, value in shared(report.results).items())
+    lines += [f"{fixed}." if fixed else "", "", _markdown_row([column.removeprefix(">") for column in columns])]
+    lines += [_markdown_row(["---:" if column.startswith(">") else "---" for column in columns])]
+    lines += [_markdown_row([_markdown_text(cell) for cell in row]) for row in cells]
+    environment, settings = report.environment, report.settings
+    lines += ["", f"Timed: {settings.timed}.", ""]
+    lines += [f"- CPU: {_markdown_text(environment.cpu)}, {environment.usable_cores} cores"]
+    lines += [f"- system: {environment.operating_system}, Python {environment.python}"]
+    lines += [f"- {name}: {version}" for name, version in environment.packages.items()]
+    lines += [f"- work: {settings.workload.images} pictures and {settings.workload.texts} sentences"]
+    lines += [f"- warning: {_markdown_text(warning)}" for warning in report.warnings]
+    if report.compare:
+        lines += ["", "## Against the older report", ""]
+        lines += [f"- {_markdown_text(change_line(item))}" for item in report.compare]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown_text(text: str) -> str:
+    for character in "\\|`*_[]<>":
+        text = text.replace(character, "\\" + character)
+    return " ".join(text.split())
