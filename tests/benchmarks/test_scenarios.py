@@ -38,10 +38,11 @@ def test_warm_up_is_not_counted() -> None:
 def test_rows_take_turns_until_each_is_finished() -> None:
     samplers = [Sampler(Work(0.0005), QUICK), Sampler(Work(0.001), QUICK)]
     sample_in_turns(samplers)
-    assert [len(sampler.samples_s) for sampler in samplers] == [20, 20]
+    assert all(len(sampler.samples_s) >= 20 for sampler in samplers)
+    assert abs(len(samplers[0].samples_s) - len(samplers[1].samples_s)) <= 5
     assert all(sampler.finished for sampler in samplers)
     assert median(samplers[1].samples_s) == pytest.approx(0.001, rel=0.5)
-    assert len(samplers[0].stages_s["encode"]) == 20
+    assert len(samplers[0].stages_s["encode"]) == len(samplers[0].samples_s)
 
 
 def test_an_unsteady_query_is_measured_until_the_time_is_up() -> None:
