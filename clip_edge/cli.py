@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -59,8 +61,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            names = [str(choice) for choice in action.choices]
-            raise unknown_name(action.dest.replace("_", " "), str(value), names)
+            kind = "command" if action.dest == argparse.SUPPRESS else action.dest.replace("_", " ")
+            raise unknown_name(kind, str(value), [str(choice) for choice in action.choices])
 
     def parse_strictly(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse `argv`; an unknown option names the nearest one.
@@ -93,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code of the process."""
     words = list(sys.argv[1:] if argv is None else argv)
     options = _early_options(words)
+    _never_fail_to_print()
     try:
         if not words or words[0] in ("-h", "--help"):
             sys.stdout.write(_help())
@@ -109,9 +112,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
         return int(ExitCode.INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output left (`| head`): nothing more to say
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader of our output left (`| head`): nothing more to say, not even on exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.OK)
+    except Exception as error:
+        return _fail(_unexpected(error), options)
+
+
+def _never_fail_to_print() -> None:
+    """A character that the terminal's encoding lacks is written as an escape, never an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _unexpected(error: Exception) -> ClipEdgeError:
+    """What nobody foresaw, as an error that says where it happened; --verbose shows the whole traceback."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    wrapped = ClipEdgeError(
+        f"unexpected {type(error).__name__}: {error}",
+        where=f"{last.filename}:{last.lineno}",
+        hint="this is a fault of clip-edge; run again with --verbose and report what it prints",
+    )
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def _run_verb(words: list[str]) -> Outcome:

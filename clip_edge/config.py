@@ -36,7 +36,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     data = read_bounded(path, MAX_TOML_BYTES, error=ConfigError)
     try:
         return tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:  # broken syntax or UTF-8, endless digits or brackets
         raise ConfigError(f"not valid TOML: {problem}", where=path) from problem
 
 
@@ -60,8 +60,9 @@ def _parse_override(text: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise ConfigError(f"--set needs key=value; found `{text}`", hint="for example: --set optimizer.lr=1e-3")
     try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = tomllib.loads(f"value = {raw}")
+        value = parsed["value"] if len(parsed) == 1 else raw
+    except (ValueError, RecursionError):
         value = raw  # a bare word is a string: --set student=nano-s
     for part in reversed(key.strip().split(".")):
         value = {part: value}

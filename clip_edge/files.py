@@ -15,6 +15,7 @@ from typing import Any
 
 from clip_edge.errors import ArtifactError, ClipEdgeError, UnavailableError, UsageError
 
+CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 MAX_JSON_BYTES = 64 * 1024 * 1024  # the largest tokenizer.json in use is about 20 MB
 
 
@@ -29,7 +30,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         UnavailableError: the disk is full.
     """
     refuse_existing(path)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = path.absolute().with_name(f".{path.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         with disk_errors(path):
@@ -44,6 +45,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def refuse_existing(path: Path) -> None:
     """Raise UsageError when `path` is a file or a folder with something in it."""
+    if path.resolve() == Path.cwd():
+        raise UsageError(f"the output folder is the one you are in: {path}", hint="name a new folder with --out")
     if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
         raise UsageError(
             f"the output folder exists: {path}", hint="name another folder with --out, or remove this one first"
@@ -62,7 +65,7 @@ def disk_errors(where: Path) -> Iterator[None]:
                 where=where,
                 hint="free some space, or name a folder on another disk with --out",
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS):
+        if error.errno in CANNOT_WRITE:
             raise UsageError(
                 f"cannot write: {error.strerror}", where=error.filename or where, hint="name a folder you may write to"
             ) from error
@@ -103,9 +106,11 @@ def parse_json(data: bytes, *, where: Path | str, error: type[ClipEdgeError] = A
     """The JSON value in `data`; NaN, Infinity, repeated keys and halves of surrogate pairs are refused."""
 
     def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise ValueError("a key is given twice")
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise ValueError(f"the key `{key}` is given twice")
+            found[key] = value
         return found
 
     def finite(number: str) -> float:
@@ -128,6 +133,8 @@ def read_bounded(
     path: Path, max_bytes: int, *, error: type[ClipEdgeError] = ArtifactError, hint: str | None = None
 ) -> bytes:
     """The bytes of `path`, which must be a file of at most `max_bytes`."""
+    if path.exists() and not path.is_file():  # a pipe would wait for ever
+        raise error(f"not a file: {path.name}", where=path, hint=hint)
     try:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
@@ -160,11 +167,13 @@ def inside(folder: Path, relative: str, *, error: type[ClipEdgeError] = Artifact
     pure = PurePosixPath(relative)
     wrong = not relative or pure.is_absolute() or ".." in pure.parts or "\\" in relative or "\0" in relative
     if not wrong:
-        path = folder / pure
-        wrong = not path.resolve().is_relative_to(folder.resolve())
+        try:
+            wrong = not (folder / pure).resolve().is_relative_to(folder.resolve())
+        except (OSError, RuntimeError, UnicodeError):  # a ring of links, or no name that a file can have
+            wrong = True
     if wrong:
         raise error(f"a path leaves the folder: `{relative}`", where=folder, hint="the folder was tampered with")
-    return path
+    return folder / pure
 
 
 def human_bytes(count: float) -> str:

@@ -126,9 +126,7 @@ def _convert_union(choices: tuple[Any, ...], value: object, key: str, problems: 
     return _wrong(" or ".join(getattr(choice, "__name__", str(choice)) for choice in choices), value, key, problems)
 
 
-def _convert_sequence(
-    origin: type, arguments: tuple[Any, ...], value: object, key: str, problems: list[str]
-) -> Any:
+def _convert_sequence(origin: type, arguments: tuple[Any, ...], value: object, key: str, problems: list[str]) -> Any:
     if not isinstance(value, list | tuple):
         return _wrong("a list", value, key, problems)
     if origin is list or arguments[-1] is Ellipsis:
@@ -137,7 +135,9 @@ def _convert_sequence(
         kinds = arguments
         if len(kinds) != len(value):
             return _wrong(f"a list of {len(kinds)} values", value, key, problems)
-    items = [_convert(kind, item, f"{key}[{i}]", problems) for i, (kind, item) in enumerate(zip(kinds, value, strict=True))]
+    items = [
+        _convert(kind, item, f"{key}[{i}]", problems) for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    ]
     return origin(items)
 
 
@@ -154,5 +154,10 @@ def _convert_scalar(kind: Any, value: object, key: str, problems: list[str]) -> 
 
 
 def _wrong(expected: str, value: object, key: str, problems: list[str]) -> None:
-    found = repr(value)
-    problems.append(f"`{key or 'the file'}` must be {expected}; found {found if len(found) < 60 else found[:57] + '...'}")
+    try:
+        found = repr(value)
+    except ValueError:  # Python prints no integer of more than 4300 digits
+        found = "a huge number"
+    problems.append(
+        f"`{key or 'the file'}` must be {expected}; found {found if len(found) < 60 else found[:57] + '...'}"
+    )
