@@ -1,0 +1,13 @@
+# 64-bit Arm Linux with Debian's cross compiler; tests run under qemu where it is installed.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
+set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+set(CMAKE_FIND_ROOT_PATH /usr/aarch64-linux-gnu)
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
+find_program(CLIP_EDGE_QEMU NAMES qemu-aarch64-static qemu-aarch64)
+if(CLIP_EDGE_QEMU)
+  set(CMAKE_CROSSCOMPILING_EMULATOR "${CLIP_EDGE_QEMU};-L;/usr/aarch64-linux-gnu")
+endif()

@@ -1,0 +1,24 @@
+// Pictures to model input, as clip_edge/preprocess.py defines it.
+#pragma once
+
+#include <vector>
+
+#include "clip_edge/clip_edge.h"
+#include "resample.h"
+
+namespace clip_edge::core {
+
+void check_spec(const clip_edge_preprocess_spec &spec);
+
+// Upright, resized and cropped RGB bytes, size * size * 3.
+std::vector<uint8_t> resize_and_crop(const clip_edge_image &image, const clip_edge_preprocess_spec &spec,
+                                     const Kernels &kernels = best_kernels());
+
+// (size, size, 3) bytes -> (3, size, size) floats: value / 255, minus mean, divided by std.
+void normalize(const uint8_t *rgb, const clip_edge_preprocess_spec &spec, float *chw);
+
+// A caller's structures, whatever version of the header they were compiled with.
+clip_edge_preprocess_spec read_spec(const clip_edge_preprocess_spec *spec);
+clip_edge_image read_image(const clip_edge_image *image);
+
+}  // namespace clip_edge::core

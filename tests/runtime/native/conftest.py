@@ -1,0 +1,112 @@
+"""Builds libclip_edge once and opens it with ctypes: the tests here compare it with the Python side."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clip_edge.preprocess import Bytes, PreprocessSpec
+
+ROOT = Path(__file__).parents[3]
+
+
+class Image(ctypes.Structure):
+    """clip_edge_image"""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("width", ctypes.c_int32),
+        ("height", ctypes.c_int32),
+        ("format", ctypes.c_int32),
+        ("plane", ctypes.c_void_p * 3),
+        ("stride", ctypes.c_int32 * 3),
+        ("orientation", ctypes.c_int32),
+        ("yuv", ctypes.c_int32),
+    ]
+
+
+class Spec(ctypes.Structure):
+    """clip_edge_preprocess_spec"""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("size", ctypes.c_int32),
+        ("resize", ctypes.c_int32),
+        ("interpolation", ctypes.c_int32),
+        ("mean", ctypes.c_float * 3),
+        ("std", ctypes.c_float * 3),
+    ]
+
+
+class Library:
+    """The C functions under Python names; every failure is an AssertionError with the library's own text."""
+
+    def __init__(self, path: Path) -> None:
+        self.c = ctypes.CDLL(str(path))
+        self.c.clip_edge_last_error.restype = ctypes.c_char_p
+
+    def check(self, status: int) -> None:
+        assert status == 0, self.c.clip_edge_last_error().decode()
+
+    def image(self, planes: list[Bytes], width: int, height: int, format: int = 0, **fields: int) -> Image:
+        image = Image()
+        self.c.clip_edge_image_init(ctypes.byref(image), ctypes.c_size_t(ctypes.sizeof(image)))
+        image.width, image.height, image.format = width, height, format
+        for index, plane in enumerate(planes):
+            image.plane[index] = plane.ctypes.data
+            image.stride[index] = plane.strides[0]
+        for name, value in fields.items():
+            setattr(image, name, value)
+        return image
+
+    def spec(self, spec: PreprocessSpec) -> Spec:
+        result = Spec()
+        self.c.clip_edge_preprocess_spec_init(ctypes.byref(result), ctypes.c_size_t(ctypes.sizeof(result)))
+        result.size = spec.size
+        result.resize = ("shortest", "squash").index(spec.resize)
+        result.interpolation = ("bilinear", "bicubic").index(spec.interpolation)
+        result.mean[:] = spec.mean
+        result.std[:] = spec.std
+        return result
+
+    def resize(self, spec: PreprocessSpec, image: Image) -> Bytes:
+        out = np.empty((spec.size, spec.size, 3), np.uint8)
+        arguments = ctypes.byref(self.spec(spec)), ctypes.byref(image)
+        self.check(
+            self.c.clip_edge_resize_image(*arguments, ctypes.c_void_p(out.ctypes.data), ctypes.c_size_t(out.size))
+        )
+        return out
+
+    def preprocess(self, spec: PreprocessSpec, image: Image) -> np.ndarray:
+        out = np.empty((3, spec.size, spec.size), np.float32)
+        arguments = ctypes.byref(self.spec(spec)), ctypes.byref(image)
+        self.check(
+            self.c.clip_edge_preprocess_image(*arguments, ctypes.c_void_p(out.ctypes.data), ctypes.c_size_t(out.size))
+        )
+        return out
+
+
+@pytest.fixture(scope="session")
+def library_path() -> Path:
+    """libclip_edge.so, built from this tree (an up-to-date build takes a moment)."""
+    if shutil.which("cmake") is None or shutil.which("ninja") is None:
+        pytest.skip("cmake and ninja build the native library; they are not installed")
+    build = ROOT / "build" / "python-tests"
+    configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"]
+    for command in (
+        [*configure, "-DCLIP_EDGE_TESTS=OFF", "-DCLIP_EDGE_WERROR=ON"],
+        ["cmake", "--build", str(build), "-j2"],
+    ):
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+    return build / "runtime" / "src" / "libclip_edge.so"
+
+
+@pytest.fixture(scope="session")
+def library(library_path: Path) -> Library:
+    return Library(library_path)
