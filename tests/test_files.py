@@ -40,9 +40,13 @@ def test_a_folder_appears_at_the_end(tmp_path: Path):
 
 
 def test_nothing_is_left_when_the_work_fails(tmp_path: Path):
-    with pytest.raises(KeyboardInterrupt), files.new_folder(tmp_path / "out") as partial:
-        (partial / "x").write_text("1")
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with files.new_folder(tmp_path / "out") as partial:
+            (partial / "x").write_text("1")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list(tmp_path.iterdir()) == []
 
 
