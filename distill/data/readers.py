@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from clip_edge.distill.data.samples import LIMITS, PARTS, UNKNOWN_LANGUAGE, ClassInfo, DataSet, Index, Problem
+from clip_edge.distill.data.samples import (
+    LIMITS,
+    PARTS,
+    UNKNOWN_LANGUAGE,
+    ClassInfo,
+    DataSet,
+    DatasetInfo,
+    Index,
+    Problem,
+)
 from clip_edge.distill.data.tars import Member, TarError, scan_tar
 from clip_edge.errors import DataError, unknown_name
 from clip_edge.files import inside, read_json
@@ -22,49 +31,6 @@ SPLIT_NAMES = ("train", "val", "test", "unseen")
 TABLES = {".csv": ",", ".tsv": "\t"}
 COLUMNS = (("filepath", "title"), ("filepath", "caption"), ("image", "caption"), ("image_path", "text"))
 WAYS = "a folder of tar shards, a .csv or .tsv file, or one folder per class"
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A line of dataset.json."""
-
-    path: str
-    samples: int
-    sha256: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class SplitInfo:
-    shards: tuple[Shard, ...]
-    samples: int
-
-
-@dataclass(frozen=True)
-class Licence:
-    name: str
-    attribution: str
-    url: str
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """dataset.json of a data set that clip-edge wrote."""
-
-    schema: int
-    name: str
-    created_by: str
-    seed: int
-    size: int
-    langs: tuple[str, ...]
-    splits: dict[str, SplitInfo]
-    classes: str
-    licence: Licence
-    objects: tuple[int, int] = (1, 4)
-
-    def __post_init__(self) -> None:
-        if self.schema != 1:
-            raise ValueError(f"`schema` must be 1; found {self.schema}: the folder was written by a newer clip-edge")
 
 
 @dataclass
@@ -94,12 +60,25 @@ class _Found:
         self.labels.append(label)
 
     def dataset(self, name: str, split: str, langs: tuple[str, ...], **more: Any) -> DataSet:
+        """The finished index; `more` are the fields of `DataSet` that only some formats have."""
         index: Index = np.array(self.rows, dtype=np.int64).reshape(-1, len(PARTS), 3)
-        lists = {part: tuple(getattr(self, part)) for part in ("files", "keys", "texts", "labels", "problems")}
-        return DataSet(name=name, split=split, langs=langs, index=index, **lists, **more)
+        return DataSet(
+            name,
+            split,
+            langs,
+            files=tuple(self.files),
+            keys=tuple(self.keys),
+            index=index,
+            texts=tuple(self.texts),
+            labels=tuple(self.labels),
+            problems=tuple(self.problems),
+            **more,
+        )
 
 
-def open_dataset(path: Path, split: str = "train", *, columns: tuple[str, str] | None = None) -> DataSet:
+def open_dataset(
+    path: Path, split: str = "train", *, columns: tuple[str, str] | None = None, allow_empty: bool = False
+) -> DataSet:
     """The samples of one split of the data set at `path`.
 
     `columns` names the picture and caption columns of a CSV or TSV file (default: open_clip's `filepath` and `title`,
@@ -121,7 +100,7 @@ def open_dataset(path: Path, split: str = "train", *, columns: tuple[str, str] |
         dataset = _read_table(source, split, columns)
     else:
         dataset = _read_classes(source, split)
-    if not len(dataset):
+    if not len(dataset) and not allow_empty:
         named = f": {dataset.problems[0].reason} ({dataset.problems[0].where})" if dataset.problems else ""
         raise DataError(f"the data set is empty: no usable sample in `{split}`{named}", where=path, hint=_CHECK)
     return dataset
@@ -187,7 +166,7 @@ def _read_built_in(path: Path, split: str) -> DataSet:
         if tar.is_file() and len(found.keys) - before != shard.samples:
             reason = f"{len(found.keys) - before} usable samples; dataset.json says {shard.samples}"
             found.problem("wrong count", "", tar, reason)
-    return found.dataset(info.name, split, info.langs, classes=classes.classes, info=vars(info))
+    return found.dataset(info.name, split, info.langs, classes=classes.classes, info=info)
 
 
 @dataclass(frozen=True)

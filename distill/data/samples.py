@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -38,6 +37,49 @@ class ClassInfo:
     id: str
     names: dict[str, str]
     split: str = "seen"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A line of dataset.json."""
+
+    path: str
+    samples: int
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    shards: tuple[Shard, ...]
+    samples: int
+
+
+@dataclass(frozen=True)
+class Licence:
+    name: str
+    attribution: str
+    url: str
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """dataset.json of a data set that clip-edge wrote."""
+
+    schema: int
+    name: str
+    created_by: str
+    seed: int
+    size: int
+    langs: tuple[str, ...]
+    splits: dict[str, SplitInfo]
+    classes: str
+    licence: Licence
+    objects: tuple[int, int] = (1, 4)
+
+    def __post_init__(self) -> None:
+        if self.schema != 1:
+            raise ValueError(f"`schema` must be 1; found {self.schema}: the folder was written by a newer clip-edge")
 
 
 @dataclass(frozen=True)
@@ -75,7 +117,7 @@ class DataSet:
     labels: tuple[str, ...] = ()
     classes: Sequence[ClassInfo] = ()
     problems: tuple[Problem, ...] = ()
-    info: Mapping[str, Any] = field(default_factory=dict)  # dataset.json of the built-in set
+    info: DatasetInfo | None = None  # of a folder that clip-edge wrote
 
     def __len__(self) -> int:
         return len(self.keys)

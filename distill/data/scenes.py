@@ -35,7 +35,6 @@ ROTATION_DEG = 20.0  # beyond it an arrow to the left reads as one to the upper 
 MAX_OVERLAP = 0.08  # of the smaller of two boxes, so that every object stays recognisable
 TRIES = 40  # places tried for an object before the scene starts again with smaller ones
 SHRINK = 0.9
-OPAQUE = 128  # alpha from which a pixel belongs to an object
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,8 @@ def compose(drawings: Sequence[Drawing], split: str, index: int, spec: SceneSpec
     image = Image.fromarray(background(colour, pattern, spec.size, rng))
     mask = Image.new("L", image.size)
     for number, (placed, corner) in enumerate(_arrange([one.image for one in chosen], spec.size, rng), start=1):
-        alpha = placed.getchannel("A")
-        image.paste(placed, corner, alpha)
-        mask.paste(number, corner, alpha.point([0] * OPAQUE + [255] * (256 - OPAQUE)))
+        image.paste(placed, corner, placed)
+        mask.paste(number, corner, _opaque(placed))
     pixels = np.asarray(mask)
     boxes, areas_px = zip(*(_visible(pixels, number) for number in range(1, len(chosen) + 1)), strict=True)
     relation = find_relation(boxes, rng)
@@ -98,6 +96,8 @@ def compose(drawings: Sequence[Drawing], split: str, index: int, spec: SceneSpec
 def background(colour: str, pattern: str, size: int, rng: random.Random) -> Bytes:
     """(S, S, 3) picture in shades of one colour, so that its colour word stays true."""
     base, other = (_shade(colour, rng) for _ in range(2))
+    if pattern == "plain":
+        return np.full((size, size, 3), np.round(base), dtype=np.uint8)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
     angle = rng.uniform(0, 2 * np.pi)
     across = x * np.cos(angle) + y * np.sin(angle)  # (S, S), distance along a random direction
@@ -106,12 +106,11 @@ def background(colour: str, pattern: str, size: int, rng: random.Random) -> Byte
         weight = (across - across.min()) / (across.max() - across.min())
     elif pattern == "stripes":
         weight = (np.sin(across * count * 2 * np.pi) > 0).astype(np.float32)
-    elif pattern == "dots":
+    else:
         along = x * np.sin(angle) - y * np.cos(angle)
         weight = (np.cos(across * count * 2 * np.pi) + np.cos(along * count * 2 * np.pi) > 1.2).astype(np.float32)
-    else:
-        weight = np.zeros_like(x)
-    return np.round(base + (other - base) * weight[..., None]).astype(np.uint8)
+    pixels: Bytes = np.round(base + (other - base) * weight[..., None]).astype(np.uint8)
+    return pixels
 
 
 def _shade(colour: str, rng: random.Random) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -147,8 +146,12 @@ def _turn(image: Image.Image, side_px: float, angle_deg: float) -> Image.Image:
     wide, high = (max(2, round(length * scale)) for length in image.size)
     small = image.resize((wide, high), Image.Resampling.BICUBIC, reducing_gap=2.0)
     turned = small.rotate(angle_deg, Image.Resampling.BICUBIC, expand=True)
-    box = turned.getchannel("A").point([0] * OPAQUE + [255] * (256 - OPAQUE)).getbbox()
-    return turned if box is None else turned.crop(box)
+    return turned.crop(_opaque(turned).getbbox() or (0, 0, *turned.size))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """The pixels that belong to an object, as a bilevel picture: those at least half opaque."""
+    return image.getchannel("A").convert("1", dither=Image.Dither.NONE)
 
 
 def _random_box(shape: tuple[int, int], size: int, rng: random.Random) -> Box:
