@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol, cast
 
 from clip_edge import __version__
-from clip_edge.console import Console
+from clip_edge.console import Console, printable
 from clip_edge.errors import ClipEdgeError, ExitCode, UsageError, suggestion, unknown_name
 from clip_edge.files import json_bytes, write_file
 
@@ -151,6 +151,8 @@ def _run_verb(words: list[str]) -> Outcome:
     for leaf in leaves:
         _add_common_options(leaf)
     args = parser.parse_strictly(words[1:])
+    if args.json is not None:
+        _check_json(args.json)
     console = Console(
         quiet=args.quiet,
         verbose=args.verbose,
@@ -199,12 +201,13 @@ def _early_options(words: list[str]) -> _EarlyOptions:
 def _fail(error: ClipEdgeError, options: _EarlyOptions) -> int:
     if options.verbose:
         traceback.print_exception(error, file=sys.stderr)
-    sys.stderr.write(f"error: {error}\n")
+    sys.stderr.write(f"error: {printable(str(error))}\n")
     if options.json is not None:
         try:
             _write_json(options.json, {"error": error.as_dict()})
-        except ClipEdgeError as second:  # the reason for not writing is worth less than the first error
-            sys.stderr.write(f"error: {second}\n")
+        except ClipEdgeError as second:
+            if str(second) != str(error):
+                sys.stderr.write(f"error: {printable(str(second))}\n")
     return int(error.exit_code)
 
 
@@ -212,11 +215,18 @@ def _write_json(target: str, data: dict[str, Any]) -> None:
     if target == "-":
         sys.stdout.write(json_bytes(data).decode())
         sys.stdout.flush()
-        return
+    else:
+        _check_json(target)
+        write_file(Path(target), json_bytes(data))
+
+
+def _check_json(target: str) -> None:
+    """Raise UsageError when `target` cannot be written: asked before the work as well as after it."""
     path = Path(target)
-    if not path.parent.is_dir():
+    if target != "-" and not path.parent.is_dir():
         raise UsageError(f"no such folder: {path.parent}", hint="--json writes one file into an existing folder")
-    write_file(path, json_bytes(data))
+    if target != "-" and path.is_dir():
+        raise UsageError(f"a folder, not a file: {path}", hint="--json writes one file")
 
 
 def _help() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,14 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
+
 LINE_EVERY_S = 15.0  # without a terminal (CI, a log file) progress is a line now and then
+
+
+def printable(text: str) -> str:
+    """`text` without control characters: captions and file names must not steer the reader's terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 class Meter(Protocol):
@@ -49,7 +57,7 @@ class Console:
     def out(self, text: str = "") -> None:
         """A line of the result, on stdout."""
         if self.data_to_stdout:
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(printable(text) + "\n")
             sys.stdout.flush()
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
@@ -64,7 +72,7 @@ class Console:
             right = column.startswith(">")
             table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(str(cell) for cell in row))
+            table.add_row(*(printable(str(cell)) for cell in row))
         width = None if sys.stdout.isatty() else 160
         RichConsole(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False).print(table)
 
@@ -83,7 +91,7 @@ class Console:
 
     @staticmethod
     def _stderr(text: str) -> None:
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(printable(text) + "\n")
         sys.stderr.flush()
 
 
