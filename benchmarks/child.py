@@ -16,6 +16,7 @@ import sys  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+from clip_edge.bundle import Tower  # noqa: E402
 from clip_edge.errors import ArtifactError  # noqa: E402
 from clip_edge.files import parse_json, write_json  # noqa: E402
 from clip_edge.schema import as_dict, build  # noqa: E402
@@ -29,6 +30,7 @@ class Job:
 
     bundle: str
     backend: str
+    precision: str
     threads: int
     images: tuple[str, ...]
     texts: tuple[str, ...]
@@ -74,10 +76,11 @@ def launch(job: Job, folder: Path) -> Launch:
 
 def run(job: Job) -> None:
     """Load, embed, and write the two lines."""
-    from clip_edge import runtime
+    from clip_edge.runtime import load
 
     imported_s = time.perf_counter()
-    model = runtime.load(Path(job.bundle), backend=job.backend, threads=job.threads)
+    towers: list[Tower] = ["image"] if job.images else ["text"]
+    model = load(job.bundle, job.backend, threads=job.threads, precision=job.precision, towers=towers)
     loaded_s = time.perf_counter()
     images = [Path(image) for image in job.images]
     for call in range(job.calls):

@@ -9,11 +9,10 @@ from typing import Literal
 from clip_edge.benchmarks.environment import Environment
 from clip_edge.benchmarks.scenarios import Scenario
 from clip_edge.benchmarks.stats import Comparison, Summary
+from clip_edge.bundle import Tower
 from clip_edge.errors import ArtifactError
 from clip_edge.files import read_json
 from clip_edge.schema import as_dict, build
-
-Tower = Literal["image", "text"]
 
 
 @dataclass(frozen=True)

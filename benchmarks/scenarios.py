@@ -21,7 +21,27 @@ from clip_edge.console import SILENT, Console
 Scenario = Literal["single-stream", "offline", "cold-start"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 
-Query = Callable[[], Mapping[str, float]]  # does the work once, returns the seconds of each stage
+
+@dataclass(frozen=True)
+class Timing:
+    """One query: how long it took, and its stages, all in seconds."""
+
+    seconds: float
+    stages_s: Mapping[str, float]
+
+
+Query = Callable[[], Timing]
+
+
+def timed(work: Callable[[], Mapping[str, float]]) -> Query:
+    """A query that runs `work`, which returns the seconds of its stages, under the clock."""
+
+    def query() -> Timing:
+        started_s = time.perf_counter()
+        stages_s = work()
+        return Timing(time.perf_counter() - started_s, stages_s)
+
+    return query
 
 
 @dataclass(frozen=True)
@@ -51,7 +71,7 @@ COLD_RULES = Rules(
 
 @dataclass
 class Sampler:
-    """The samples of one row. `query` does the work once and returns the seconds of each stage."""
+    """The samples of one row; `query` does the work once."""
 
     query: Query
     rules: Rules = field(default_factory=Rules)
@@ -92,13 +112,11 @@ class Sampler:
             self.warm = True
         stop_s = time.perf_counter() + rules.visit_s
         while True:
-            started_s = time.perf_counter()
-            stages = self.query()
-            ended_s = time.perf_counter()
-            self.samples_s.append(ended_s - started_s)
-            for name, seconds in stages.items():
+            timing = self.query()
+            self.samples_s.append(timing.seconds)
+            for name, seconds in timing.stages_s.items():
                 self.stages_s[name].append(seconds)
-            if ended_s >= stop_s:
+            if time.perf_counter() >= stop_s:
                 return
 
     def _warm_up(self, samples: int, duration_s: float) -> None:

@@ -5,7 +5,7 @@ from statistics import median
 
 import pytest
 
-from clip_edge.benchmarks.scenarios import Rules, Sampler, sample_in_turns
+from clip_edge.benchmarks.scenarios import Rules, Sampler, sample_in_turns, timed
 
 QUICK = Rules(
     warmup_s=0.0, warmup_samples=3, min_duration_s=0.0, min_samples=20, max_duration_s=0.5, precision=1.0, visit_s=0.0
@@ -28,7 +28,7 @@ class Work:
 
 def test_warm_up_is_not_counted() -> None:
     work = Work()
-    sampler = Sampler(work, QUICK)
+    sampler = Sampler(timed(work), QUICK)
     sampler.visit()
     assert (work.calls, len(sampler.samples_s)) == (4, 1)
     sampler.visit()
@@ -36,7 +36,7 @@ def test_warm_up_is_not_counted() -> None:
 
 
 def test_rows_take_turns_until_each_is_finished() -> None:
-    samplers = [Sampler(Work(0.0005), QUICK), Sampler(Work(0.001), QUICK)]
+    samplers = [Sampler(timed(Work(0.0005)), QUICK), Sampler(timed(Work(0.001)), QUICK)]
     sample_in_turns(samplers)
     assert all(len(sampler.samples_s) >= 20 for sampler in samplers)
     assert abs(len(samplers[0].samples_s) - len(samplers[1].samples_s)) <= 5
@@ -47,20 +47,20 @@ def test_rows_take_turns_until_each_is_finished() -> None:
 
 def test_an_unsteady_query_is_measured_until_the_time_is_up() -> None:
     durations = iter([0.001, 0.02] * 1000)
-    sampler = Sampler(lambda: Work(next(durations))(), Rules(0.0, 0, 0, 0.0, 5, 0.3, 0.001, 0.0))
+    sampler = Sampler(timed(lambda: Work(next(durations))()), Rules(0.0, 0, 0, 0.0, 5, 0.3, 0.001, 0.0))
     sample_in_turns([sampler])
     assert 0.3 <= sampler.duration_s < 0.6
 
 
 def test_a_steady_query_stops_early() -> None:
-    sampler = Sampler(Work(0.001), Rules(0.0, 0, 0, 0.02, 20, 30.0, 0.05, 0.0))
+    sampler = Sampler(timed(Work(0.001)), Rules(0.0, 0, 0, 0.02, 20, 30.0, 0.05, 0.0))
     sample_in_turns([sampler])
     assert sampler.duration_s < 5.0
     assert sampler.uncertainty <= 0.05
 
 
 def test_a_query_slower_than_the_limit_is_measured_once() -> None:
-    sampler = Sampler(Work(0.02), Rules(0.0, 0, 0, 0.0, 100, 0.01, 0.01, 0.0))
+    sampler = Sampler(timed(Work(0.02)), Rules(0.0, 0, 0, 0.0, 100, 0.01, 0.01, 0.0))
     sample_in_turns([sampler])
     assert len(sampler.samples_s) == 1
 
@@ -80,7 +80,7 @@ def test_the_harness_costs_microseconds_against_a_bare_loop() -> None:
             samples.append(time.perf_counter() - started)
         return median(samples)
 
-    sampler = Sampler(query, Rules(0.0, 0, 0, 0.0, 2000, 1.0, 1.0, 0.05))
+    sampler = Sampler(timed(query), Rules(0.0, 0, 0, 0.0, 2000, 1.0, 1.0, 0.05))
     sample_in_turns([sampler])
     added_s = median(sampler.samples_s) - bare(2000)
     assert added_s < 5e-6  # a query of the smallest text tower takes about 300 µs

@@ -1,0 +1,157 @@
+"""`clip-edge bench`: latency, throughput, memory and cold start of bundles, from encoded pictures and sentences."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clip_edge.cli import Outcome
+from clip_edge.console import Console
+from clip_edge.errors import ExitCode, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from clip_edge.benchmarks.report import Report
+    from clip_edge.benchmarks.runner import Plan
+    from clip_edge.benchmarks.workload import Workload
+
+SCENARIOS = ("single-stream", "offline", "cold-start")
+MIN_BUDGET_S = 0.1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="folders made by `clip-edge export`")
+    parser.add_argument("--backend", default="onnxruntime", metavar="NAME,…", help="engines (default: %(default)s)")
+    parser.add_argument("--batch", default="1", metavar="N,…", help="pictures or sentences per query (default: 1)")
+    parser.add_argument("--threads", default="1", metavar="N,…", help="threads of the engine (default: 1)")
+    parser.add_argument(
+        "--scenario",
+        default="single-stream",
+        metavar="NAME,…",
+        help=f"of {', '.join(SCENARIOS)} (default: %(default)s)",
+    )
+    parser.add_argument("--image", nargs="+", type=Path, default=[], metavar="F", help="pictures to measure with")
+    parser.add_argument("--text", nargs="+", default=[], metavar="T", help="sentences to measure with")
+    parser.add_argument(
+        "--budget", type=float, default=10.0, metavar="S", help="at most this many seconds per row (default: 10)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write report.json, report.md and report.html")
+    parser.add_argument("--compare", type=Path, metavar="OLD.json", help="an older report; exit 1 if a row is slower")
+    parser.add_argument("--dry-run", action="store_true", help="list what would be measured, and stop")
+
+
+def run(args: argparse.Namespace, console: Console) -> Outcome:
+    from clip_edge.benchmarks.compare import compare_reports
+    from clip_edge.benchmarks.report import read_report, report_dict
+    from clip_edge.benchmarks.runner import measure
+    from clip_edge.files import refuse_existing
+
+    plan = _plan(args)
+    if args.dry_run:
+        return _show_plan(plan, console)
+    old = None if args.compare is None else read_report(args.compare)
+    if args.out is not None:
+        refuse_existing(args.out)
+        _need_templates()
+    report = measure(plan, console)
+    if old is not None:
+        report = replace(report, compare=compare_reports(old, report, old_path=args.compare))
+    if args.out is not None:
+        write_reports(report, args.out)
+    show(report, console)
+    slower = any(item.change.verdict == "slower" for item in report.compare)
+    return Outcome(report_dict(report), ExitCode.NO if slower else ExitCode.OK)
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    from clip_edge.benchmarks.runner import make_plan
+    from clip_edge.runtime.backends import BACKENDS
+
+    if args.budget < MIN_BUDGET_S:
+        raise UsageError(f"--budget must be at least {MIN_BUDGET_S} seconds; found {args.budget:g}")
+    return make_plan(
+        args.bundles,
+        backends=_names("backend", args.backend, tuple(BACKENDS)),
+        batches=_numbers("--batch", args.batch),
+        threads=_numbers("--threads", args.threads),
+        scenarios=_names("scenario", args.scenario, SCENARIOS),  # type: ignore[arg-type]  # checked one line above
+        workload=_workload(args),
+        budget_s=args.budget,
+    )
+
+
+def _workload(args: argparse.Namespace) -> Workload | None:
+    from clip_edge.benchmarks.workload import from_files
+
+    if bool(args.image) != bool(args.text):
+        raise UsageError("--image and --text go together", hint="both towers are measured: give pictures and sentences")
+    return from_files(args.image, args.text) if args.image else None
+
+
+def _words(text: str) -> list[str]:
+    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def _names(kind: str, text: str, known: tuple[str, ...]) -> list[str]:
+    words = _words(text)
+    for word in words:
+        if word not in known:
+            raise unknown_name(kind, word, known)
+    if not words:
+        raise UsageError(f"--{kind} names nothing", hint=f"known: {', '.join(known)}")
+    return words
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    words = _words(text)
+    if not words or not all(word.isascii() and word.isdigit() and 1 <= int(word) <= 4096 for word in words):
+        raise UsageError(f"{option} must be numbers from 1 to 4096, such as 1,8; found `{text}`")
+    return [int(word) for word in words]
+
+
+def _need_templates() -> None:
+    """Say before minutes of measuring, not after, that the page cannot be written."""
+    from clip_edge.benchmarks.page import environment
+
+    environment()
+
+
+def write_reports(report: Report, out: Path) -> None:
+    """report.json, report.md and report.html in the new folder `out`."""
+    from clip_edge.benchmarks.page import Page, render
+    from clip_edge.benchmarks.report import report_dict
+    from clip_edge.benchmarks.tables import markdown
+    from clip_edge.files import new_folder, write_file, write_json
+
+    with new_folder(out) as folder:
+        write_json(folder / "report.json", report_dict(report))
+        write_file(folder / "report.md", markdown(report).encode())
+        write_file(folder / "report.html", render(Page(title="clip-edge bench", report=report)))
+
+
+def show(report: Report, console: Console) -> None:
+    """The table on stdout; settings and warnings around it."""
+    from clip_edge.benchmarks.tables import change_line, shared, table
+
+    columns, cells = table(report.results)
+    fixed = ", ".join(f"{name} {value}" for name, value in shared(report.results).items())
+    console.table(columns, cells, title=fixed or None)
+    for item in report.compare:
+        console.out(change_line(item))
+    for warning in report.warnings:
+        console.warn(warning)
+
+
+def _show_plan(plan: Plan, console: Console) -> Outcome:
+    names = ("bundle", "tower", "backend", "batch", "threads", "scenario")
+    rows = [[getattr(cell, name) for name in names] for cell in plan.cells]
+    console.table(names, rows, title=f"{len(rows)} rows, at most {plan.longest_s:.0f} s of measuring")
+    work = plan.workload
+    console.out(f"with {len(work.images)} pictures and {len(work.texts)} sentences ({work.source})")
+    data = {
+        "rows": [dict(zip(names, row, strict=True)) for row in rows],
+        "longest_s": plan.longest_s,
+        "workload": {"images": len(work.images), "texts": len(work.texts), "sha256": work.sha256},
+    }
+    return Outcome(data)
