@@ -1,0 +1,40 @@
+# Two commands on a fresh machine: `make demo` and `make test`.
+VENV ?= .venv
+export CLIP_EDGE_VENV := $(VENV)
+export MAKECMDGOALS
+
+.PHONY: help demo install dev test lint clean
+
+help:
+	@echo "make demo     install into $(VENV) and run the whole road, from pictures to a measured model"
+	@echo "make install  install into $(VENV): the package with all extras"
+	@echo "make test     the whole suite: style, types, tests (installs what they need)"
+	@echo "make lint     style and types only"
+	@echo "make clean    remove $(VENV) and what tools have cached"
+	@echo "PYTHON=/path/to/python names the interpreter, VENV=folder the environment"
+
+demo: $(VENV)/.installed
+	@$(VENV)/bin/clip-edge demo
+
+install: $(VENV)/.installed
+
+dev: $(VENV)/.installed-dev
+
+# The stamps say which versions are in there; a change of the lists installs again.
+$(VENV)/.installed: pyproject.toml constraints.txt scripts/install
+	@scripts/install
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt scripts/install
+	@scripts/install --dev
+	@touch $@ $(VENV)/.installed
+
+test: lint
+	@scripts/test
+
+lint: dev
+	@scripts/lint
+	@scripts/typecheck
+
+clean:
+	rm -rf $(VENV) .typing .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
