@@ -1,0 +1,1 @@
+"""Students: architectures as data, their weights, tokenizers and checkpoint folders."""

@@ -1,0 +1,71 @@
+"""The image tower: a timm trunk and a projection."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from clip_edge.distill.models.spec import ImageSpec
+from clip_edge.errors import ConfigError, unknown_name
+
+
+class ImageTower(nn.Module):
+    """(B, 3, S, S) normalised pixels -> (B, D) embeddings, not yet normalised.
+
+    `trunk` gives pooled features (B, F); `projection` takes them to (B, D), so that the features of a frozen trunk
+    can be computed once and kept.
+    """
+
+    def __init__(self, spec: ImageSpec, embed_dim: int) -> None:
+        super().__init__()
+        self.trunk = build_trunk(spec)
+        self.feature_dim = int(cast(int, self.trunk.head_hidden_size))  # F; timm's name for what its head would take
+        self.projection = _build_projection(spec, self.feature_dim, embed_dim)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, D)"""
+        return self.projection(self.trunk(pixels))  # type: ignore[no-any-return]
+
+
+def build_trunk(spec: ImageSpec) -> nn.Module:
+    """A timm model without classifier and with random weights; nothing is downloaded.
+
+    Raises:
+        ConfigError: timm has no such model, or the model does not take these arguments.
+    """
+    import timm
+
+    name = spec.tower.removeprefix("timm:")
+    if not timm.is_model(name):
+        raise unknown_name("timm model", name, timm.list_models(), error=ConfigError)
+    arguments = {key: _tuples(value) for key, value in spec.args.items()}
+    try:
+        trunk: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+    except Exception as problem:  # timm checks little: wrong arguments end anywhere inside the model
+        raise ConfigError(
+            f"timm cannot build `{name}` with these arguments: {problem}",
+            where="image.args",
+            hint="the arguments are those of timm.create_model",
+        ) from problem
+    if not hasattr(trunk, "head_hidden_size"):
+        raise ConfigError(f"`{name}` has no pooled features of known width", hint="choose another timm model")
+    return trunk
+
+
+def _build_projection(spec: ImageSpec, feature_dim: int, embed_dim: int) -> nn.Module:
+    if spec.projection == "linear":
+        return nn.Linear(feature_dim, embed_dim)
+    if spec.projection == "mlp":
+        return nn.Sequential(nn.Linear(feature_dim, spec.hidden), nn.GELU(), nn.Linear(spec.hidden, embed_dim))
+    if feature_dim != embed_dim:
+        raise ConfigError(
+            f"`image.projection = none` needs a tower of {embed_dim} features; this one has {feature_dim}",
+            hint='set `image.projection` to "linear", or `embed_dim` to the features of the tower',
+        )
+    return nn.Identity()
+
+
+def _tuples(value: Any) -> Any:
+    """JSON lists as the tuples that timm expects."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,184 @@
+"""Students as data: what a file in `students/` may say, checked. Loads no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from clip_edge.errors import ConfigError, unknown_name
+from clip_edge.files import read_json
+from clip_edge.preprocess import PreprocessSpec
+from clip_edge.schema import build
+
+STUDENTS = Path(__file__).parent / "students"
+
+# Arguments that would make timm read files or a network, or change what a trunk returns.
+REFUSED_ARGS = {
+    *("cache_dir", "checkpoint_path", "features_only", "num_classes", "out_indices", "pretrained", "pretrained_cfg"),
+    *("pretrained_cfg_overlay", "pretrained_strict", "scriptable", "exportable", "no_jit"),
+}
+MAX_WIDTH = 1 << 14  # wider than any tower in use; a larger number is a mistake or an attack on memory
+MAX_DEPTH = 256
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """The image tower: a timm trunk that pools to (B, F), then a projection to (B, D).
+
+    `tower` is `timm:NAME` and `args` go to timm as they stand. `projection` is `"linear"`, `"mlp"` (two layers,
+    `hidden` wide, GELU between) or `"none"`. `init` names weights that the trunk starts from (`weights.SOURCES`).
+    `size` to `std` say how a picture becomes its input (`PreprocessSpec`).
+    """
+
+    tower: str
+    size: int
+    args: dict[str, Any] = field(default_factory=dict)
+    resize: Literal["shortest", "squash"] = "shortest"
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    projection: Literal["linear", "mlp", "none"] = "linear"
+    hidden: int = 512
+    init: str | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"timm:[a-z0-9_]+", self.tower):
+            raise ValueError(f"`tower` must be timm:NAME; found `{self.tower}`")
+        for name, value in self.args.items():
+            if name in REFUSED_ARGS:
+                raise ValueError(f"`args.{name}` is not an architecture; remove it")
+            _check_argument(value, name, 0)
+        _check_range("hidden", self.hidden, 1, MAX_WIDTH)
+        self.preprocess()
+
+    def preprocess(self) -> PreprocessSpec:
+        """How a picture becomes the input of this tower."""
+        return PreprocessSpec(self.size, self.resize, self.interpolation, self.mean, self.std)
+
+
+@dataclass(frozen=True)
+class TextTowerSpec:
+    """The text tower: `depth` pre-norm transformer blocks over tokens, pooled and projected to (B, D).
+
+    `pool="eos"` takes the first EOS, `"mean"` the average of all tokens up to it. `pad_mask` hides padding from
+    attention: right for towers of our own; CLIP and MobileCLIP attend to it, so theirs is off. `mixer_kernel` adds
+    one convolutional Text-RepMixer block of that kernel before and behind the transformer (MobileCLIP-S0).
+    """
+
+    depth: int
+    width: int
+    heads: int
+    context_length: int
+    causal: bool
+    pad_mask: bool
+    pool: Literal["eos", "mean"] = "eos"
+    mlp_ratio: float = 4.0
+    mixer_kernel: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_range("depth", self.depth, 1, MAX_DEPTH)
+        _check_range("width", self.width, 1, MAX_WIDTH)
+        _check_range("heads", self.heads, 1, self.width)
+        _check_range("context_length", self.context_length, 3, 4096)
+        if self.width % self.heads:
+            raise ValueError(f"`width` must be a multiple of `heads`; found {self.width} and {self.heads}")
+        if not 0 < self.mlp_ratio <= 16:
+            raise ValueError(f"`mlp_ratio` must lie in 0..16; found {self.mlp_ratio}")
+        if self.mixer_kernel is not None and not (1 <= self.mixer_kernel <= 63 and self.mixer_kernel % 2):
+            raise ValueError(f"`mixer_kernel` must be odd and lie in 1..63; found {self.mixer_kernel}")
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """`"clip"` is CLIP's own vocabulary; `"trained"` is learnt from the training captions, at most `vocab_size` ids."""
+
+    kind: Literal["clip", "trained"]
+    vocab_size: int
+
+    def __post_init__(self) -> None:
+        _check_range("vocab_size", self.vocab_size, 259, 1 << 20)
+        if self.kind == "clip" and self.vocab_size != 49408:
+            raise ValueError(f"`vocab_size` of CLIP's tokenizer is 49408; found {self.vocab_size}")
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of trained values per tower, before reparameterisation."""
+
+    image: int
+    text: int
+
+
+@dataclass(frozen=True)
+class Licence:
+    """Under which terms weights were taken over; it travels with everything made from them."""
+
+    applies_to: str
+    name: str
+    research_only: bool
+
+
+@dataclass(frozen=True)
+class StudentSpec:
+    """A whole student. `logit_scale_init` multiplies cosines at the start; `logit_bias_init` is for sigmoid losses."""
+
+    name: str
+    embed_dim: int
+    image: ImageSpec
+    text: TextTowerSpec
+    tokenizer: TokenizerSpec
+    logit_scale_init: float = 1 / 0.07  # CLIP (Radford et al. 2021), section 2.5
+    logit_bias_init: float | None = None
+    summary: str = ""
+    parameters: Parameters | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", self.name):
+            raise ValueError(f"`name` must be made of a-z, 0-9, `.`, `_` and `-`; found `{self.name}`")
+        _check_range("embed_dim", self.embed_dim, 1, MAX_WIDTH)
+        if not 0 < self.logit_scale_init <= 1e4:
+            raise ValueError(f"`logit_scale_init` must lie in 0..10000; found {self.logit_scale_init}")
+
+
+def load_spec(name: str | Path) -> StudentSpec:
+    """The student of that name (`clip-edge list students`), or the one in a JSON file of your own.
+
+    Raises:
+        ConfigError: no student of that name (the nearest is named), or a file with wrong keys or values.
+    """
+    if isinstance(name, Path) or name.endswith(".json"):
+        path = Path(name)
+    else:
+        path = STUDENTS / f"{name}.json"
+        known = student_names()
+        if name not in known:
+            raise unknown_name("student", name, known, error=ConfigError)
+    return build(StudentSpec, read_json(path, error=ConfigError), where=path, hint="all keys: docs/students.md")
+
+
+def student_names() -> list[str]:
+    """The names of all built-in students, sorted."""
+    return sorted(path.stem for path in STUDENTS.glob("*.json"))
+
+
+def list_students() -> list[StudentSpec]:
+    """All built-in students, sorted by name."""
+    return [load_spec(name) for name in student_names()]
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"`{name}` must lie in {low}..{high}; found {value}")
+
+
+def _check_argument(value: object, name: str, nested: int) -> None:
+    if isinstance(value, list | tuple) and len(value) <= 64 and nested < 3:
+        for item in value:
+            _check_argument(item, name, nested + 1)
+    elif isinstance(value, int | float):
+        if not abs(value) <= MAX_WIDTH:
+            raise ValueError(f"`args.{name}` is out of range: {value}")
+    elif not (value is None or (isinstance(value, str) and re.fullmatch(r"[a-zA-Z0-9_]{0,40}", value))):
+        raise ValueError(f"`args.{name}` must be a number, a word or a short list of them")
