@@ -29,7 +29,7 @@ Task = Literal["retrieve", "classify"]
 TASKS: tuple[Task, ...] = ("retrieve", "classify")
 KS = (1, 5, 10)  # recall at k, as the retrieval papers report it
 BATCH_SIZE = 64
-UNKNOWN_LANGUAGE = "und"  # BCP 47's tag, for captions whose language the data does not say
+UNDETERMINED = "und"  # BCP 47's tag, for captions whose language the data does not say
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ def evaluate(
     figures: dict[str, dict[str, Any]] = {}
     for lang in wanted:
         if task == "retrieve":
-            figures[lang or UNKNOWN_LANGUAGE] = _retrieve(loaded, embedded, lang, batch_size)
+            figures[lang or UNDETERMINED] = _retrieve(loaded, embedded, lang, batch_size)
         else:
             chosen = tuple(templates) or templates_for(lang)
-            figures[lang or UNKNOWN_LANGUAGE] = _classify(loaded, embedded, dataset.classes, lang, chosen, batch_size)
+            figures[lang or UNDETERMINED] = _classify(loaded, embedded, dataset.classes, lang, chosen, batch_size)
     return {
         "task": task,
         "data": dataset.name,

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a student folder, or the run folder that holds one")
     parser.add_argument("--data", type=Path, required=True, help="data set: shards, CSV or TSV file, class folders")
     parser.add_argument("--task", choices=TASKS, default="retrieve", help="what to measure (default: %(default)s)")
-    parser.add_argument("--split", default="test", help="part of the data set (default: %(default)s)")
+    parser.add_argument("--split", help="part of the data set (default: test, or the only one there is)")
     parser.add_argument("--lang", default="", help="languages, as in en,zh (default: all that the data has)")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N pictures, spread evenly over the split")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="pictures at once (default: %(default)s)")
@@ -36,16 +36,17 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     _at_least_one("--limit", args.limit)
     _at_least_one("--batch", args.batch)
 
-    from clip_edge.distill.data.readers import open_dataset
+    from clip_edge.distill.data.readers import data_splits, open_dataset
     from clip_edge.distill.evaluate import evaluate
     from clip_edge.distill.models.checkpoint import load_student
     from clip_edge.distill.templates import check_template
 
     for template in args.template:
         check_template(template)
+    splits = data_splits(args.data)
     result = evaluate(
         load_student(args.model),
-        open_dataset(args.data, args.split),
+        open_dataset(args.data, args.split or (splits[0] if len(splits) == 1 else "test")),
         task=args.task,
         langs=[lang.strip() for lang in args.lang.split(",") if lang.strip()],
         limit=args.limit,
