@@ -1,4 +1,7 @@
-"""Training augmentation: what to do as data, and doing it as a pure function of (seed, epoch, index)."""
+"""Training augmentation: what to do as data, and doing it as a pure function of (seed, epoch, index).
+
+Loads no torch until a picture changes: configurations hold an `AugmentSpec`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from clip_edge.preprocess import Bytes, PreprocessSpec, resize_and_crop
@@ -90,6 +92,8 @@ def _seeded(seed: tuple[int, ...]) -> Iterator[None]:
 
     (`torch.manual_seed` would also touch the generators of accelerators.)
     """
+    import torch
+
     before = torch.get_rng_state()
     torch.default_generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_edge.console import SILENT, Console
-from clip_edge.distill.data.readers import find_splits, open_dataset
+from clip_edge.distill.data.readers import data_splits, open_dataset
 from clip_edge.distill.data.samples import DataSet, Problem
 from clip_edge.errors import DataError
 from clip_edge.files import sha256_file
@@ -88,7 +88,7 @@ def check_dataset(
         DataError: no data set at `path`, or no usable sample in any split.
     """
     reports, name = [], path.stem
-    for split in find_splits(path):
+    for split in data_splits(path):
         dataset = open_dataset(path, split, columns=columns, allow_empty=True)
         name = dataset.name
         reports.append(_check_split(dataset, path, limit, console))

@@ -55,6 +55,10 @@ class Sprite:
     png: bytes
     thumbnail: np.ndarray[tuple[int], np.dtype[np.float32]]  # (24 * 24 * 4,) premultiplied
 
+    def image(self) -> Image.Image:
+        """The RGBA picture."""
+        return Image.open(io.BytesIO(self.png)).convert("RGBA")
+
 
 def usable_emoji() -> list[Emoji]:
     """Every emoji with a drawing and a name in all languages, in the order of their code points.

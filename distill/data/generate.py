@@ -15,8 +15,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from clip_edge import __version__
 from clip_edge.console import SILENT, Console, Meter
 from clip_edge.distill.data.emoji import LANGUAGES, Sprite, distinct_sprites, licence, usable_emoji
@@ -27,6 +25,7 @@ from clip_edge.errors import UsageError, unknown_name
 from clip_edge.files import new_folder, sha256_file, write_file, write_json
 
 SPLITS = ("train", "val", "test", "unseen")
+MAX_EMOJI = 10_000
 SAMPLES_PER_SHARD = 1000  # about 12 MB at 96 px
 SUPERSAMPLE = 1.25  # emoji are drawn this much larger than the scene: they fill 4/5 of their own canvas
 BYTES_PER_PIXEL = 1.3  # of a finished data set, measured; only the dry run uses it
@@ -56,6 +55,7 @@ class EmojiOptions:
         if not 1 <= low <= high <= 4:
             raise UsageError(f"--objects needs a range within 1-4; found `{low}-{high}`")
         for name, value, least, most in (
+            ("--emojis", MAX_EMOJI if self.emojis is None else self.emojis, 1, MAX_EMOJI),
             ("--size", self.size, 32, 1024),
             ("--images", self.images, 1, 10_000_000),
             ("--eval-images", self.eval_images, 1, 1_000_000),
@@ -63,7 +63,7 @@ class EmojiOptions:
         ):
             if not least <= value <= most:
                 raise UsageError(f"{name} must lie in {least}..{most}; found {value}")
-        if self.unseen < 0 or (self.unseen >= 1 and self.unseen != int(self.unseen)):
+        if not (0 <= self.unseen < 1 or self.unseen in range(1, MAX_EMOJI)):
             raise UsageError(f"--unseen needs a share below 1 or a whole number; found {self.unseen}")
 
     def samples(self, split: str) -> int:
@@ -160,7 +160,7 @@ class Composer:
     def _shown(self, seen: bool) -> list[Drawing]:
         if seen not in self._drawings:
             self._drawings[seen] = [
-                Drawing(sprite.emoji.id, Image.open(io.BytesIO(sprite.png)).convert("RGBA"), sprite.emoji.names)
+                Drawing(sprite.emoji.id, sprite.image(), sprite.emoji.names)
                 for sprite in self._sprites[seen]
             ]
         return self._drawings[seen]

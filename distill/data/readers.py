@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,6 +30,7 @@ IMAGE_TYPES = ("jpg", "jpeg", "png", "webp")
 PART_OF = {**dict.fromkeys(IMAGE_TYPES, "image"), "txt": "text", "json": "meta", "mask.png": "mask"}
 SPLIT_NAMES = ("train", "val", "test", "unseen")
 TABLES = {".csv": ",", ".tsv": "\t"}
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 COLUMNS = (("filepath", "title"), ("filepath", "caption"), ("image", "caption"), ("image_path", "text"))
 WAYS = "a folder of tar shards, a .csv or .tsv file, or one folder per class"
 
@@ -43,6 +45,7 @@ class _Found:
     texts: list[tuple[str, ...]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)  # the keys again, to look them up
 
     def problem(self, kind: str, key: str, where: str | Path, reason: str) -> None:
         self.problems.append(Problem(kind, key, str(where), reason))
@@ -88,18 +91,19 @@ def open_dataset(
     Raises:
         DataError: nothing at `path`, no data set in it, no such split, or no usable sample.
     """
-    splits = find_splits(path)
-    if split not in splits:
-        raise unknown_name("split", split, splits, error=DataError)
-    source = splits[split]
-    if (path / "dataset.json").is_file():
-        dataset = _read_built_in(path, split)
-    elif isinstance(source, list):
-        dataset = _read_tars(source, path, split)
-    elif source.suffix.lower() in TABLES and source.is_file():
-        dataset = _read_table(source, split, columns)
-    else:
-        dataset = _read_classes(source, split)
+    with _reading(path):
+        splits = _find_splits(path)
+        if split not in splits:
+            raise unknown_name("split", split, splits, error=DataError)
+        source = splits[split]
+        if (path / "dataset.json").is_file():
+            dataset = _read_built_in(path, split)
+        elif isinstance(source, list):
+            dataset = _read_tars(source, path, split)
+        elif source.suffix.lower() in TABLES and source.is_file():
+            dataset = _read_table(source, split, columns)
+        else:
+            dataset = _read_classes(source, split)
     if not len(dataset) and not allow_empty:
         named = f": {dataset.problems[0].reason} ({dataset.problems[0].where})" if dataset.problems else ""
         raise DataError(f"the data set is empty: no usable sample in `{split}`{named}", where=path, hint=_CHECK)
@@ -109,14 +113,20 @@ def open_dataset(
 _CHECK = "`clip-edge data check DIR` names every problem"
 
 
-def find_splits(path: Path) -> dict[str, Path | list[Path]]:
-    """Split -> what holds it: a list of tars, a CSV or TSV file, or a folder of class folders.
+def data_splits(path: Path) -> tuple[str, ...]:
+    """The splits of the data set at `path`.
 
     Raises:
         DataError: there is nothing at `path`, or nothing that looks like a data set.
     """
+    with _reading(path):
+        return tuple(_find_splits(path))
+
+
+def _find_splits(path: Path) -> dict[str, Path | list[Path]]:
+    """Split -> what holds it: a list of tars, a CSV or TSV file, or a folder of class folders."""
     if path.is_file():
-        if path.suffix == ".tar":
+        if path.name.lower().endswith(TARS):
             return {"train": [path]}
         if path.suffix.lower() in TABLES:
             return {"train": path}
@@ -128,7 +138,7 @@ def find_splits(path: Path) -> dict[str, Path | list[Path]]:
     children = [child for child in sorted(path.iterdir()) if not child.name.startswith(".")]
     tables = {child.stem: child for child in children if child.suffix.lower() in TABLES and child.stem in SPLIT_NAMES}
     folders = {child.name: child for child in children if child.is_dir()}
-    named = {name: folders[name] for name in SPLIT_NAMES if name in folders}
+    named = {name: folders[name] for name in SPLIT_NAMES if name in folders and _holds_samples(folders[name])}
     found: dict[str, Path | list[Path]] = {}
     if tars := _tars(path):
         found = {"train": tars}
@@ -144,7 +154,21 @@ def find_splits(path: Path) -> dict[str, Path | list[Path]]:
 
 
 def _tars(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.suffix == ".tar" and child.is_file())
+    """The shards in a folder; compressed ones too, so that they are named as a problem."""
+    return sorted(child for child in folder.iterdir() if child.name.lower().endswith(TARS) and child.is_file())
+
+
+def _holds_samples(folder: Path) -> bool:
+    """Tells a split from a class of that name, such as pictures of trains."""
+    return bool(_tars(folder)) or any(child.is_dir() for child in folder.iterdir())
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        raise DataError(f"cannot read the data set: {problem.strerror}", where=problem.filename or path) from problem
 
 
 def _read_info(path: Path) -> DatasetInfo:
@@ -183,7 +207,6 @@ def _read_tars(tars: list[Path], path: Path, split: str) -> DataSet:
 
 def _scan_shard(tar: Path, found: _Found) -> None:
     """Add the samples of one tar: members that share a name up to its first dot."""
-    known = set(found.keys)
     number = found.add_file(tar)
     samples: dict[str, dict[str, Member]] = {}
     try:
@@ -196,12 +219,13 @@ def _scan_shard(tar: Path, found: _Found) -> None:
     except OSError as problem:
         found.problem("unreadable file", "", tar, str(problem.strerror))
     for key, members in samples.items():
-        if key in known:
+        if key in found.known:
             found.problem("duplicate key", key, tar, "the key also occurs in another shard; both samples are used")
         wrong = _unusable(members)
         if wrong:
             found.problem(*wrong[:1], key, tar, wrong[1])
             continue
+        found.known.add(key)
         found.keys.append(key)
         parts = [members.get(part) for part in PARTS]
         found.rows.append(tuple((-1, 0, 0) if one is None else (number, one.offset, one.size) for one in parts))
@@ -273,7 +297,7 @@ def _table_rows(file: Path, columns: tuple[str, str] | None, found: _Found) -> I
             picture, caption = _pick_columns(file, reader.fieldnames or [], columns)
             for row in reader:
                 values = [" ".join((row[name] or "").split()) for name in (picture, caption)]
-                if any(not value.isprintable() and _not_utf8(value) for value in values):
+                if any(map(_not_utf8, values)):
                     found.problem("not UTF-8", f"line {reader.line_num}", file, "the line is not UTF-8")
                     continue
                 yield reader.line_num, (row[picture] or "").strip(), values[1]
@@ -298,7 +322,11 @@ def _read_classes(folder: Path, split: str) -> DataSet:
     found = _Found()
     classes = []
     for child in sorted(folder.iterdir()):
-        if child.name.startswith(".") or not child.is_dir():
+        if child.name.startswith("."):
+            continue
+        if not child.is_dir():
+            if child.suffix.lower().removeprefix(".") in IMAGE_TYPES:
+                found.problem("no class", child.name, child, "the picture lies beside the class folders, not in one")
             continue
         name = child.name.replace("_", " ")
         classes.append(ClassInfo(child.name, {UNKNOWN_LANGUAGE: name}))

@@ -73,7 +73,8 @@ class Scene:
 
 def compose(drawings: Sequence[Drawing], split: str, index: int, spec: SceneSpec) -> Scene:
     """Scene number `index` of a split, made of some of `drawings`."""
-    rng = random.Random(f"{spec.seed}/{split}/{index}")
+    name = f"{spec.seed}/{split}/{index}"
+    rng = random.Random(name)
     low, high = spec.objects
     chosen = rng.sample(drawings, min(rng.randint(low, high), len(drawings)))
     colour, pattern = rng.choice(list(COLOURS)), rng.choice(PATTERNS)
@@ -86,7 +87,7 @@ def compose(drawings: Sequence[Drawing], split: str, index: int, spec: SceneSpec
     boxes, areas_px = zip(*(_visible(pixels, number) for number in range(1, len(chosen) + 1)), strict=True)
     relation = find_relation(boxes, rng)
     words = {
-        lang: captions(languages()[lang], [one.names[lang] for one in chosen], colour, relation, rng)
+        lang: captions(languages()[lang], [one.names[lang] for one in chosen], colour, relation, random.Random(f"{name}/{lang}"))
         for lang in spec.langs
     }
     ids = tuple(one.id for one in chosen)

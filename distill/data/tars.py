@@ -10,6 +10,8 @@ from typing import BinaryIO
 BLOCK = 512
 MAX_NAME_BYTES = 64 * 1024  # a long name or extended header that is larger is an attack, not a name
 FILE_TYPES = (b"0", b"\0", b"7")
+COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")  # gzip, zstd, bzip2, xz
+COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")  # gzip, zstd, bzip2, xz
 LONG_NAME, EXTENDED, GLOBAL, FOLDER = b"L", b"x", b"g", b"5"
 
 
@@ -46,6 +48,8 @@ def scan_tar(path: Path) -> Iterator[Member]:
                 return
             if len(header) < BLOCK:
                 raise TarError("the file is cut: its end marker is missing" if file.tell() else "the file is empty")
+            if file.tell() == BLOCK and header.startswith(COMPRESSED):
+                raise TarError("the tar is compressed, which forbids random access: unpack it first (gunzip, zstd -d)")
             name, kind, size = _parse(header, file.tell())
             offset = file.tell()
             if kind in (LONG_NAME, EXTENDED, GLOBAL):
