@@ -28,6 +28,7 @@ MAX_DEPTH = 16  # of free-form tables: what writes them back recurses
 EXPORT_AGAIN = "copy the bundle again from where it was made, or export it again"
 _NO_HASH = "0" * 64
 
+Precision = Literal["fp32", "fp16", "int8", "int4"]  # the rows of `numerics.TOLERANCES`
 Tower = Literal["image", "text"]
 TOWERS: tuple[Tower, Tower] = ("image", "text")
 
@@ -91,7 +92,7 @@ class TextInput:
 
 
 @dataclass(frozen=True)
-class Verification:
+class Parity:
     """How near an artefact came to the fp32 PyTorch model on the golden set, when it was made."""
 
     backend: str
@@ -108,7 +109,7 @@ class Artifact:
 
     tower: Tower
     target: str
-    precision: str
+    precision: Precision
     path: str
     input: str
     input_dtype: Literal["float32", "int64", "int32"]
@@ -116,7 +117,7 @@ class Artifact:
     batch: int | None  # null: any batch
     opset: int
     parameters: int
-    verification: Verification | None
+    verification: Parity | None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,101 @@
+"""Target `onnx`: a tower as one deterministic ONNX file."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from clip_edge import __version__
+from clip_edge.errors import ExportError
+from clip_edge.export.targets import Declaration
+from clip_edge.files import write_file
+
+MAX_BYTES = 2 * 1024**3 - 1  # of one protobuf file
+FORBIDDEN = frozenset({"If", "Loop", "Scan", "NonZero"})  # signs of a trace that depends on its example
+
+
+def write_tower(tower: nn.Module, example: Tensor, path: Path, declaration: Declaration, *, opset: int) -> None:
+    """Write `tower` to `path`: named input and output, dynamic batch, weights inside, nothing about this machine.
+
+    `example` has a batch of 2 or more, because a batch of 1 is taken for a constant.
+
+    Raises:
+        ExportError: torch cannot trace the tower, or the graph holds what runtimes stumble over.
+    """
+    model = _trace(tower, example, declaration, opset)
+    clean(model)
+    _check(model, path.name)
+    if model.ByteSize() > MAX_BYTES:
+        raise ExportError(f"{path.name} would be larger than 2 GB, the limit of one ONNX file", hint="export less")
+    write_file(path, model.SerializeToString(deterministic=True))
+
+
+def _trace(tower: nn.Module, example: Tensor, declaration: Declaration, opset: int) -> onnx.ModelProto:
+    try:
+        with _silence():
+            program = torch.onnx.export(
+                tower,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[declaration.input],
+                output_names=[declaration.output],
+                dynamic_shapes={declaration.input: {0: torch.export.Dim("batch")}},
+                verbose=False,
+            )
+    except Exception as problem:  # the exporter wraps whatever failed inside it
+        first = str(problem).strip().partition("\n")[0]
+        raise ExportError(
+            f"torch {torch.__version__} cannot trace {type(tower).__name__}: {first}",
+            hint="choose an image tower without data-dependent control flow; -v shows the whole report",
+        ) from problem
+    assert program is not None  # with dynamo=True there always is one
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """The exporter logs and warns about itself; what it makes is checked instead."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def clean(model: onnx.ModelProto) -> None:
+    """Remove stack traces, paths and names of the machine, so that the same weights give the same bytes."""
+    model.producer_name, model.producer_version = "clip-edge", __version__
+    model.doc_string = model.graph.doc_string = ""
+    model.graph.name = "tower"
+    for holder in (model, model.graph, *model.graph.node, *model.graph.initializer):
+        holder.doc_string = ""
+        del holder.metadata_props[:]
+    for value in (*model.graph.input, *model.graph.output):
+        value.doc_string = ""
+        del value.metadata_props[:]
+    del model.graph.value_info[:]  # shapes in between: every runtime infers them
+
+
+def _check(model: onnx.ModelProto, name: str) -> None:
+    found = FORBIDDEN.intersection(node.op_type for node in model.graph.node)
+    if found:
+        raise ExportError(f"{name} holds operations that must not be there: {', '.join(sorted(found))}")
+    if model.functions or any(opset.domain for opset in model.opset_import):
+        raise ExportError(f"{name} needs operations outside the ONNX standard")
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as problem:
+        raise ExportError(f"{name} is no valid ONNX graph: {str(problem).partition(chr(10))[0]}") from problem

@@ -1,0 +1,95 @@
+"""From a trained student to two modules that hold nothing but inference."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from clip_edge.distill.models.student import Student
+from clip_edge.errors import ExportError
+
+# Folding branches only reorders additions: 1e-6 is usual on unit vectors, and a wrong fold is off by more than 1e-2.
+MAX_FOLD_ERROR = 1e-4
+PROBE_ROWS = 2
+
+
+class ImageTower(nn.Module):
+    """`pixel_values` (B, 3, S, S) -> `image_embeds` (B, D), unit rows."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.trunk, self.projection = student.image.trunk, student.image.projection
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, D)"""
+        return nn.functional.normalize(self.projection(self.trunk(pixel_values)), dim=-1)
+
+
+class TextTower(nn.Module):
+    """`input_ids` (B, L) -> `text_embeds` (B, D), unit rows."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.text = student.text
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """(B, L) -> (B, D)"""
+        return nn.functional.normalize(self.text(input_ids), dim=-1)
+
+
+def split_towers(student: Student) -> tuple[ImageTower, TextTower]:
+    """Both towers of a copy of `student`, in evaluation mode, with training-time branches folded into one.
+
+    Raises:
+        ExportError: folding changed the numbers, or left a branch behind.
+    """
+    folded = copy.deepcopy(student).eval().requires_grad_(False)
+    reparameterize(folded)
+    image, text = ImageTower(folded).eval(), TextTower(folded).eval()
+    with torch.inference_mode():
+        pixels, ids = probe_pixels(student), probe_ids(student)
+        _compare("image", student.eval().encode_image(pixels), image(pixels))
+        _compare("text", student.encode_text(ids), text(ids))
+    return image, text
+
+
+def reparameterize(model: nn.Module) -> None:
+    """Fold every multi-branch block of `model` in place: timm's (FastViT, MobileOne, RepViT, ...) and our own.
+
+    Raises:
+        ExportError: a block kept its branches.
+    """
+    from timm.models import reparameterize_model
+
+    reparameterize_model(model, inplace=True)
+    for name, module in model.named_modules():
+        if module.training or getattr(module, "reparam_conv", module) is None:  # None: timm's block before folding
+            raise ExportError(f"a block kept its training-time form: {name}", where=type(module).__name__)
+
+
+def probe_pixels(student: Student) -> Tensor:
+    """(2, 3, S, S) pixels, the same every time."""
+    size = student.spec.image.size
+    return torch.randn(PROBE_ROWS, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def probe_ids(student: Student) -> Tensor:
+    """(2, L) int64 ids: one short row and one full row."""
+    tokens = student.text.tokens
+    random = torch.Generator().manual_seed(0)
+    ids = torch.randint(tokens.vocab_size, (PROBE_ROWS, tokens.context_length), generator=random)
+    ids[ids == tokens.eos_id] = tokens.bos_id
+    ids[0, 2:] = tokens.pad_id
+    ids[0, 2], ids[1, -1] = tokens.eos_id, tokens.eos_id
+    return ids
+
+
+def _compare(name: str, before: Tensor, after: Tensor) -> None:
+    error = float((before - after).abs().max())
+    if not error <= MAX_FOLD_ERROR:  # also true for NaN
+        raise ExportError(
+            f"folding changed the {name} tower: embeddings differ by {error:.1e}, at most {MAX_FOLD_ERROR:.0e} allowed",
+            hint="export a student whose weights are finite; run `clip-edge eval` on it first",
+        )

@@ -1,0 +1,81 @@
+"""ONNX Runtime on the CPU: the default everywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+
+from clip_edge.bundle import EXPORT_AGAIN, Artifact, Bundle
+from clip_edge.errors import BundleError
+from clip_edge.preprocess import Floats
+from clip_edge.runtime.backends import Options, Run
+
+MAX_GRAPH_BYTES = 2 * 1024**3  # what one protobuf file can hold
+
+
+def open_tower(bundle: Bundle, artifact: Artifact, options: Options) -> Run:
+    """One tower as a function from its input array to (B, D) float32.
+
+    The bytes that were hashed are the bytes that are loaded.
+
+    Raises:
+        BundleError: the file was changed, is no ONNX graph, or has other inputs or outputs than the manifest says.
+    """
+    graph = bundle.read(artifact.path, MAX_GRAPH_BYTES)
+    try:
+        session = ort.InferenceSession(graph, _session_options(options), providers=["CPUExecutionProvider"])
+    except Exception as problem:  # onnxruntime's errors share no base class
+        raise BundleError(
+            f"onnxruntime {ort.__version__} cannot load {artifact.path}: {_first_line(problem)}",
+            where=bundle.folder / artifact.path,
+            hint=EXPORT_AGAIN,
+        ) from problem
+    _check_names(session, artifact, bundle)
+
+    def run(array: np.ndarray) -> Floats:
+        try:
+            (embeds,) = session.run([artifact.output], {artifact.input: array})
+        except Exception as problem:
+            raise BundleError(
+                f"onnxruntime {ort.__version__} cannot run {artifact.path}: {_first_line(problem)}",
+                where=bundle.folder / artifact.path,
+                hint=EXPORT_AGAIN,
+            ) from problem
+        return _checked(embeds, len(array), artifact, bundle)
+
+    return run
+
+
+def _session_options(options: Options) -> ort.SessionOptions:
+    session_options = ort.SessionOptions()
+    session_options.log_severity_level = 4  # problems arrive as exceptions; a library does not write to stderr
+    session_options.intra_op_num_threads = options.threads or 0
+    session_options.inter_op_num_threads = 1  # both towers are one chain of operations
+    session_options.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
+    return session_options
+
+
+def _check_names(session: ort.InferenceSession, artifact: Artifact, bundle: Bundle) -> None:
+    found = [item.name for item in session.get_inputs()], [item.name for item in session.get_outputs()]
+    if found != ([artifact.input], [artifact.output]):
+        raise BundleError(
+            f"{artifact.path} must map `{artifact.input}` to `{artifact.output}`; found {found[0]} and {found[1]}",
+            where=bundle.folder / artifact.path,
+            hint=EXPORT_AGAIN,
+        )
+
+
+def _checked(embeds: object, rows: int, artifact: Artifact, bundle: Bundle) -> Floats:
+    dim = bundle.manifest.embedding.dim
+    if not isinstance(embeds, np.ndarray) or embeds.dtype != np.float32 or embeds.shape != (rows, dim):
+        found = f"{embeds.dtype} {embeds.shape}" if isinstance(embeds, np.ndarray) else type(embeds).__name__
+        raise BundleError(
+            f"{artifact.path} must give float32 ({rows}, {dim}); found {found}",
+            where=bundle.folder / artifact.path,
+            hint=EXPORT_AGAIN,
+        )
+    return embeds
+
+
+def _first_line(problem: Exception) -> str:
+    return str(problem).strip().partition("\n")[0][:300]

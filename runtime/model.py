@@ -1,0 +1,225 @@
+"""A loaded bundle: pictures and sentences in, unit vectors and probabilities out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from PIL import Image
+
+from clip_edge.bundle import TOKENIZER, TOWERS, Bundle, Manifest, Tower
+from clip_edge.errors import BundleError, DataError, UsageError
+from clip_edge.files import MAX_JSON_BYTES
+from clip_edge.images import as_rgb, open_image
+from clip_edge.preprocess import Bytes, Floats, normalize, to_pixels
+from clip_edge.runtime.backends import DEFAULT, Options, Run, find_backend, open_tower
+from clip_edge.tokenizer import Tokenizer
+
+Picture = str | Path | bytes | Image.Image | Bytes  # a path, a file's bytes, a Pillow picture, or (H, W, 3) uint8 RGB
+
+BATCH = 16  # pictures decoded and embedded at a time: bounds memory, and more is no faster on a CPU
+CACHED_LABEL_SETS = 32
+
+
+def load(
+    bundle: str | Path,
+    backend: str = DEFAULT,
+    *,
+    threads: int | None = None,
+    precision: str | None = None,
+    towers: Sequence[Tower] = TOWERS,
+    spin: bool = False,
+) -> Model:
+    """Load a bundle. The hash of every file that is used is checked.
+
+    Args:
+        threads: of the engine; None takes every physical core.
+        precision: of the graphs; None takes the first in the manifest, which is the most exact.
+        towers: what to load; an app that only embeds pictures saves memory and start-up time with `["image"]`.
+        spin: let idle threads burn CPU, for the lowest latency when calls follow each other closely.
+
+    Raises:
+        BundleError: the bundle is damaged or has no graph for this backend.
+        UsageError: unknown backend or precision (the nearest is named).
+        UnavailableError: the package of the backend is not installed.
+    """
+    target = find_backend(backend).target
+    if threads is not None and threads < 1:
+        raise UsageError(f"`threads` must be at least 1; found {threads}")
+    opened = Bundle.open(Path(bundle), verify_hashes=False)
+    options = Options(threads, spin)
+    runs: dict[Tower, Run] = {}
+    for tower in towers:
+        runs[tower] = open_tower(backend, opened, opened.manifest.artifact(tower, target, precision), options)
+    return Model(opened, runs)
+
+
+class Model:
+    """What `load` gives. Any number of threads may call any method at the same time."""
+
+    def __init__(self, bundle: Bundle, runs: dict[Tower, Run]) -> None:
+        self.bundle = bundle
+        self._runs = runs
+        self._last = threading.local()
+        self._labels: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], Floats] = OrderedDict()
+        self._labels_lock = threading.Lock()
+        self._tokenizer = load_tokenizer(bundle) if "text" in runs else None
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says about itself."""
+        return self.bundle.manifest
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds of this thread's last call by stage: `decode`, `preprocess`, `tokenise`, `encode`."""
+        return dict(getattr(self._last, "timings", {}))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the memory back; calls after this raise UsageError."""
+        self._runs = {}
+
+    def encode_images(self, images: Sequence[Picture], *, batch_size: int = BATCH) -> Floats:
+        """N pictures -> (N, D) float32; unit rows when the manifest says `normalized`.
+
+        Raises:
+            DataError: a picture cannot be read; `where` names it.
+        """
+        if isinstance(images, str | bytes | Path | Image.Image):
+            raise UsageError("encode_images takes a list of pictures; found one", hint="write [picture]")
+        with self._timed("decode", "preprocess", "encode") as timings:
+            run, spec = self._run("image"), self.manifest.image.preprocess
+            rows: list[Floats] = [np.empty((0, self.manifest.embedding.dim), np.float32)]
+            for start in range(0, len(images), batch_size):
+                batch = np.empty((len(images[start : start + batch_size]), spec.size, spec.size, 3), np.uint8)
+                for i in range(len(batch)):
+                    with _stage(timings, "decode"):
+                        picture = _read(images[start + i], start + i)
+                    with _stage(timings, "preprocess"):
+                        batch[i] = to_pixels(picture, spec)
+                with _stage(timings, "preprocess"):
+                    pixel_values = normalize(batch, spec)  # (B, S, S, 3) -> (B, 3, S, S)
+                with _stage(timings, "encode"):
+                    rows.append(run(pixel_values))
+            return _joined(rows)
+
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = BATCH) -> Floats:
+        """M sentences -> (M, D) float32; unit rows when the manifest says `normalized`."""
+        with self._timed("tokenise", "encode") as timings:
+            run = self._run("text")
+            assert self._tokenizer is not None
+            with _stage(timings, "tokenise"):
+                ids = self._tokenizer(texts)
+            rows: list[Floats] = [np.empty((0, self.manifest.embedding.dim), np.float32)]
+            with _stage(timings, "encode"):
+                rows += [run(ids[start : start + batch_size]) for start in range(0, len(ids), batch_size)]
+            return _joined(rows)
+
+    def classify(self, images: Sequence[Picture], labels: Sequence[str], templates: Sequence[str] = ("{}",)) -> Floats:
+        """The probability of each label for each picture: N pictures, C labels -> (N, C), rows sum to 1."""
+        return self.probabilities(self.encode_images(images), self.encode_labels(labels, templates))
+
+    def encode_labels(self, labels: Sequence[str], templates: Sequence[str] = ("{}",)) -> Floats:
+        """C labels -> (C, D): the mean direction of each label in every template (CLIP, section 3.1.4). Kept.
+
+        Raises:
+            UsageError: no labels, no templates, or a template without `{}`.
+        """
+        key = tuple(labels), tuple(templates)
+        _check_prompts(*key)
+        with self._labels_lock:
+            found = self._labels.get(key)
+        if found is None:
+            prompts = [template.replace("{}", label) for label in labels for template in templates]
+            embeds = self.encode_texts(prompts).reshape(len(labels), len(templates), -1)
+            mean = embeds.mean(1)  # (C, T, D) -> (C, D)
+            found = (mean / np.linalg.norm(mean, axis=1, keepdims=True)).astype(np.float32)
+        with self._labels_lock:
+            self._labels[key] = found
+            self._labels.move_to_end(key)
+            while len(self._labels) > CACHED_LABEL_SETS:
+                self._labels.popitem(last=False)
+        return found.copy()
+
+    def probabilities(self, image_embeds: Floats, label_embeds: Floats) -> Floats:
+        """(N, D), (C, D) -> (N, C): softmax over the labels of the scaled cosine."""
+        logits = self.manifest.embedding.logit_scale * (image_embeds.astype(np.float64) @ label_embeds.T)
+        shares = np.exp(logits - logits.max(1, keepdims=True))
+        result: Floats = (shares / shares.sum(1, keepdims=True)).astype(np.float32)
+        return result
+
+    def _run(self, tower: Tower) -> Run:
+        if tower not in self._runs:
+            raise UsageError(
+                f"the {tower} tower is not loaded", hint=f'call load(..., towers=["{tower}"]) before, and close() after'
+            )
+        return self._runs[tower]
+
+    @contextmanager
+    def _timed(self, *stages: str) -> Iterator[dict[str, float]]:
+        timings = dict.fromkeys(stages, 0.0)
+        yield timings
+        self._last.timings = timings
+
+
+def load_tokenizer(bundle: Bundle) -> Tokenizer:
+    """The tokenizer of a bundle, its hash checked."""
+    spec = bundle.manifest.text.tokenizer
+    return Tokenizer.load(bundle.read(TOKENIZER, MAX_JSON_BYTES), spec)
+
+
+def _read(picture: Picture, index: int) -> Image.Image:
+    if isinstance(picture, str | Path):
+        return open_image(Path(picture))
+    where = f"images[{index}]"
+    try:
+        if isinstance(picture, bytes):
+            return open_image(picture)
+        if isinstance(picture, np.ndarray):
+            return _from_array(picture)
+        return as_rgb(picture)
+    except DataError as problem:
+        raise DataError(problem.what, where=where, hint=problem.hint) from problem
+
+
+def _from_array(pixels: Bytes) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise DataError(
+            f"an array of uint8 and shape (height, width, 3) expected; found {pixels.dtype} {pixels.shape}",
+            hint="give RGB values from 0 to 255, channels last",
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _joined(rows: Sequence[Floats]) -> Floats:
+    joined: Floats = np.concatenate(rows)
+    if not np.isfinite(joined).all():
+        raise BundleError("the model gives NaN or infinity", hint="`clip-edge verify` on the bundle tells more")
+    return joined
+
+
+def _check_prompts(labels: tuple[str, ...], templates: tuple[str, ...]) -> None:
+    if not labels or not templates:
+        raise UsageError("at least one label and one template are needed")
+    for template in templates:
+        if "{}" not in template:
+            raise UsageError(f"a template without `{{}}`: `{template}`", hint="for example: `a picture of {}`")
+
+
+@contextmanager
+def _stage(timings: dict[str, float], name: str) -> Iterator[None]:
+    started_s = time.perf_counter()
+    yield
+    timings[name] += time.perf_counter() - started_s

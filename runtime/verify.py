@@ -1,0 +1,187 @@
+"""The proof that a bundle still gives its reference embeddings on this machine, with this backend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from clip_edge.bundle import GOLDEN, Artifact, Bundle, Precision, Tower
+from clip_edge.console import SILENT, Console
+from clip_edge.errors import BundleError
+from clip_edge.golden import MAX_GOLDEN_BYTES, Golden, read_golden
+from clip_edge.numerics import TOLERANCES, cosine_rows
+from clip_edge.preprocess import Floats, normalize, to_pixels
+from clip_edge.runtime.backends import DEFAULT, Options, find_backend, open_tower
+from clip_edge.runtime.model import load_tokenizer
+
+MAX_GREY = 1  # another build of Pillow may round a pixel the other way; a wrong filter is off by ten and more
+MAX_LENGTH_ERROR = 1e-3  # of a unit vector: fp16 rounds to 5e-4
+BATCHES = (1, 3, 8)  # a graph with a fixed batch inside shows when the batch changes
+
+
+@dataclass(frozen=True)
+class TowerCheck:
+    """One artefact against the reference. `problem` says in words why it failed, or is null."""
+
+    tower: Tower
+    target: str
+    precision: str
+    path: str
+    cases: int
+    min_cosine: float
+    mean_cosine: float
+    max_abs: float
+    tolerance: float
+    problem: str | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every golden row is near enough."""
+        return self.problem is None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All checks of one bundle with one backend; hashes and schema held, or there would be none."""
+
+    bundle: str
+    backend: str
+    files: int
+    preprocess_max_grey: int
+    token_rows_different: int
+    towers: tuple[TowerCheck, ...]
+    top1_agreement: dict[str, float]  # precision -> share of golden pictures whose nearest sentence is the reference's
+
+    @property
+    def problems(self) -> list[str]:
+        """What failed, in words; empty when everything passed."""
+        found = [f"{check.path}: {check.problem}" for check in self.towers if check.problem]
+        if self.preprocess_max_grey > MAX_GREY:
+            found.append(f"preprocessing differs by {self.preprocess_max_grey} grey levels, {MAX_GREY} allowed")
+        if self.token_rows_different:
+            found.append(f"token ids differ in {self.token_rows_different} sentences")
+        return found
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return not self.problems
+
+
+def verify(
+    path: Path, backend: str = DEFAULT, *, threads: int | None = None, console: Console = SILENT
+) -> Verification:
+    """Check hashes, schema, preprocessing, token ids and every artefact that `backend` can run.
+
+    Raises:
+        BundleError: the bundle is damaged, so that nothing in it can be trusted.
+        UsageError, UnavailableError: as `find_backend`.
+    """
+    target = find_backend(backend).target
+    bundle = Bundle.open(path)
+    manifest = bundle.manifest
+    golden = read_golden(bundle.read(GOLDEN, MAX_GOLDEN_BYTES), manifest, path / GOLDEN)
+    artifacts = [artifact for artifact in manifest.artifacts if artifact.target == target]
+    if not artifacts:
+        raise BundleError(
+            f"nothing in the bundle runs on `{backend}`", where=path, hint=f"export it again with --target {target}"
+        )
+    checks: list[TowerCheck] = []
+    embeds: dict[tuple[Precision, Tower], Floats] = {}
+    with console.progress("verifying", total=len(artifacts), unit="graphs") as meter:
+        for artifact in artifacts:
+            found = _embed(backend, bundle, artifact, golden, Options(threads))
+            embeds[artifact.precision, artifact.tower] = found
+            checks.append(_check(artifact, found, golden, manifest.embedding.normalized))
+            meter.advance()
+    tokens = load_tokenizer(bundle)(golden.texts)
+    return Verification(
+        bundle=str(path),
+        backend=backend,
+        files=len(manifest.files),
+        preprocess_max_grey=_grey_difference(golden, bundle),
+        token_rows_different=int((tokens != golden.input_ids).any(1).sum()),
+        towers=tuple(checks),
+        top1_agreement=_agreement(embeds, golden),
+    )
+
+
+def _embed(backend: str, bundle: Bundle, artifact: Artifact, golden: Golden, options: Options) -> Floats:
+    run = open_tower(backend, bundle, artifact, options)
+    if artifact.tower == "image":
+        inputs: np.ndarray = normalize(golden.pixels, bundle.manifest.image.preprocess)
+    else:
+        inputs = golden.input_ids
+    return np.concatenate([run(part) for part in _batches(inputs, artifact.batch)])
+
+
+def _batches(rows: np.ndarray, batch: int | None) -> Iterator[np.ndarray]:
+    """The rows in batches of changing size, or of `batch`."""
+    start, turn = 0, 0
+    while start < len(rows):
+        size = batch or BATCHES[turn % len(BATCHES)]
+        yield rows[start : start + size]
+        start, turn = start + size, turn + 1
+
+
+def _check(artifact: Artifact, found: Floats, golden: Golden, normalized: bool) -> TowerCheck:
+    expected = golden.image_embeds if artifact.tower == "image" else golden.text_embeds
+    tolerance = TOLERANCES[artifact.precision].min_cosine
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN is judged below
+        cosines = cosine_rows(found, expected)
+        max_abs = float(np.abs(found.astype(np.float64) - expected).max())
+    return TowerCheck(
+        tower=artifact.tower,
+        target=artifact.target,
+        precision=artifact.precision,
+        path=artifact.path,
+        cases=len(expected),
+        min_cosine=_rounded(cosines.min()),
+        mean_cosine=_rounded(cosines.mean()),
+        max_abs=_rounded(max_abs),
+        tolerance=tolerance,
+        problem=_problem(found, cosines, tolerance, normalized),
+    )
+
+
+def _problem(found: Floats, cosines: np.ndarray, tolerance: float, normalized: bool) -> str | None:
+    if not np.isfinite(found).all():
+        rows = int((~np.isfinite(found)).any(1).sum())
+        return f"NaN or infinity in {rows} of {len(found)} rows"
+    if cosines.min() < tolerance:
+        worst = int(cosines.argmin())
+        return f"cosine {cosines[worst]:.6f} in golden row {worst}, at least {tolerance} expected"
+    length_error = np.abs(np.linalg.norm(found, axis=1) - 1).max() if normalized else 0.0
+    if length_error > MAX_LENGTH_ERROR:
+        return f"rows are not of length 1: off by {length_error:.4f}"
+    return None
+
+
+def _rounded(value: float) -> float:
+    """Nine digits: enough for any judgement, and the same in every run. NaN becomes -1, which JSON can hold."""
+    return -1.0 if math.isnan(value) else round(float(value), 9)
+
+
+def _grey_difference(golden: Golden, bundle: Bundle) -> int:
+    """The largest difference between preprocessing here and where the bundle was made, in grey levels."""
+    spec = bundle.manifest.image.preprocess
+    pairs = zip(golden.images, golden.pixels, strict=True)
+    return max(
+        int(np.abs(to_pixels(Image.fromarray(image), spec).astype(int) - pixels).max()) for image, pixels in pairs
+    )
+
+
+def _agreement(embeds: dict[tuple[Precision, Tower], Floats], golden: Golden) -> dict[str, float]:
+    expected = (golden.image_embeds @ golden.text_embeds.T).argmax(1)  # (N, D), (M, D) -> (N,)
+    shares: dict[str, float] = {}
+    for precision in dict.fromkeys(precision for precision, _ in embeds):
+        image, text = embeds.get((precision, "image")), embeds.get((precision, "text"))
+        if image is not None and text is not None:
+            with np.errstate(invalid="ignore", over="ignore"):
+                shares[precision] = float(((image @ text.T).argmax(1) == expected).mean())
+    return shares
