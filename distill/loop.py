@@ -20,7 +20,7 @@ from clip_edge.console import SILENT, Console, Meter
 from clip_edge.distill import distributed, gradcache, metrics, optim
 from clip_edge.distill.distributed import Processes
 from clip_edge.distill.gradcache import Embed, LossFn
-from clip_edge.distill.settings import LogSettings, OptimizerSettings, ScheduleSettings
+from clip_edge.distill.settings import LoopSettings
 from clip_edge.distill.state import Best, TrainingState, save_state, saved_states
 from clip_edge.errors import TrainingError
 
@@ -32,26 +32,9 @@ class Evaluation:
     """How good the weights are now."""
 
     figures: dict[str, float]  # what the log shows
+    note: str  # the same for people, in a few words
     score: float  # what "best" means; higher is better
     at_chance: bool  # no better than guessing
-
-
-@dataclass(frozen=True)
-class Loop:
-    """The settings of one call of `train`."""
-
-    run: Path
-    seed: int
-    steps: int
-    batch_size: int  # over all processes
-    chunk_size: int  # 0: the whole batch at once, else gradient caching in pieces of so many samples
-    optimizer: OptimizerSettings
-    schedule: ScheduleSettings
-    ema_decay: float
-    log: LogSettings
-    evaluate_every_steps: int  # 0: only after the last step
-    stop_at_chance_after: int
-    keep_best: bool
 
 
 def train(
@@ -59,40 +42,41 @@ def train(
     batches: Iterator[B],
     embed: Embed[B],
     loss_fn: LossFn,
-    loop: Loop,
+    settings: LoopSettings,
     *,
+    run: Path,
     here: Processes,
-    evaluate: Callable[[nn.Module], Evaluation],
+    evaluate: Callable[[nn.Module], Evaluation] | None,
     console: Console = SILENT,
 ) -> None:
-    """Take the steps from `state.step + 1` to `loop.steps`: step, look at the figures, evaluate, log, save.
+    """Take the steps from `state.step + 1` to `settings.steps`: step, look at the figures, evaluate, log, save.
 
     Args:
         batches: this process's part of every global batch, beginning with that of step `state.step + 1`.
         embed: a batch or a chunk of it -> embeddings in fp32 (b, D); runs the model.
         loss_fn: those embeddings -> named terms of this process's share of the loss (see `distributed.gather`).
-        evaluate: measures the EMA, or the model itself where there is none; called in the first process only.
+        evaluate: measures the EMA, or the model where there is none; in the first process only. None: never.
 
     Raises:
         TrainingError: the loss or a gradient is no longer finite, or the model does not learn.
         KeyboardInterrupt: asked to stop; the state was saved.
     """
-    log_to = metrics.open_log(loop.run, after_step=state.step, tensorboard=loop.log.tensorboard)
-    watch, saved_at_s = _Watch(loop.run, is_scaled=state.scaler.is_enabled()), time.monotonic()
+    log_to = metrics.open_log(run, after_step=state.step, tensorboard=settings.log.tensorboard)
+    watch, saved_at_s = _Watch(run, is_scaled=state.scaler.is_enabled()), time.monotonic()
     with (
         log_to if here.is_main else contextlib.nullcontext() as log,
         _stop_asked() as stop_asked,
-        console.progress(_title(state.step), loop.steps - state.step, "steps") as meter,
+        console.progress(_title(state.step), settings.steps - state.step, "steps") as meter,
     ):
-        while state.step < loop.steps:
+        while state.step < settings.steps:
             batch = watch.timed(batches)
-            lr = optim.lr_at(state.step + 1, loop.optimizer.lr, loop.steps, loop.schedule)
-            terms, grad_norm = _step(state, batch, embed, loss_fn, loop, lr=lr, rank=here.rank)
+            lr = optim.lr_at(state.step + 1, settings.optimizer.lr, settings.steps, settings.schedule)
+            terms, grad_norm = _step(state, batch, embed, loss_fn, settings, lr=lr, rank=here.rank)
             watch.add(state.step, lr, gradcache.total(terms), grad_norm)
 
-            last = state.step == loop.steps
-            log_due = last or state.step % loop.log.every_steps == 0
-            evaluation_due = last or (loop.evaluate_every_steps and state.step % loop.evaluate_every_steps == 0)
+            last = state.step == settings.steps
+            log_due = last or _is_due(state.step, settings.log.every_steps)
+            evaluation_due = evaluate is not None and (last or _is_due(state.step, settings.evaluation.every_steps))
             if here.device.type == "cpu" or log_due or evaluation_due:
                 watch.check()  # elsewhere looking at the loss makes the device wait
                 _show(meter, watch)
@@ -100,45 +84,45 @@ def train(
             row: dict[str, float] = {}
             if log_due:
                 row |= _averaged(terms) | {"lr": lr, "logit_scale": _logit_scale(state.model)}
-                row |= {"grad_norm": float(grad_norm)} | watch.speed(state.step, loop.batch_size)
-            if evaluation_due:
-                row |= _evaluate(state, loop, evaluate, here, console)
+                row |= {"grad_norm": float(grad_norm)} | watch.speed(state.step, settings.batch_size)
+            if evaluate is not None and evaluation_due:
+                row |= _evaluate(state, settings, evaluate, here, console)
             if log is not None and row:
                 log.write(state.step, {key: value if math.isfinite(value) else None for key, value in row.items()})
-            late = time.monotonic() - saved_at_s > loop.log.checkpoint_every_s
-            if here.is_main and (last or stop or late or state.step % loop.log.checkpoint_every_steps == 0):
+            late = time.monotonic() - saved_at_s > settings.log.checkpoint_every_s
+            if here.is_main and (last or stop or late or _is_due(state.step, settings.log.checkpoint_every_steps)):
                 watch.check()
-                save_state(state, loop.run)
+                save_state(state, run)
                 saved_at_s = time.monotonic()
-            _stop_if_at_chance(state, loop)
+            _stop_if_at_chance(state, settings, run)
             if stop:
-                console.say(f"stopped after step {state.step} of {loop.steps}; --resume continues from here")
+                console.say(f"stopped after step {state.step} of {settings.steps}; --resume continues from here")
                 raise KeyboardInterrupt
             meter.advance()
 
 
 def _step(
-    state: TrainingState, batch: B, embed: Embed[B], loss_fn: LossFn, loop: Loop, *, lr: float, rank: int
+    state: TrainingState, batch: B, embed: Embed[B], loss_fn: LossFn, settings: LoopSettings, *, lr: float, rank: int
 ) -> tuple[dict[str, Tensor], Tensor]:
     """One optimiser step: the terms of the loss, and the norm of the gradient before clipping."""
-    seed_step(loop.seed, state.step + 1, rank, next(state.model.parameters()).device)
+    seed_step(settings.seed, state.step + 1, rank, next(state.model.parameters()).device)
     optim.set_lr(state.optimizer, lr)
     state.optimizer.zero_grad()
-    if loop.chunk_size:
+    if settings.chunk_size:
         terms = gradcache.cached_backward(
-            batch, embed, loss_fn, state.scaler.scale, chunk_size=loop.chunk_size, model=state.model
+            batch, embed, loss_fn, state.scaler.scale, chunk_size=settings.chunk_size, model=state.model
         )
     else:
         terms = gradcache.backward(batch, embed, loss_fn, state.scaler.scale)
     distributed.average_gradients(state.model)
     state.scaler.unscale_(state.optimizer)
-    grad_norm = optim.clip_gradients(state.model, loop.optimizer.max_grad_norm)
+    grad_norm = optim.clip_gradients(state.model, settings.optimizer.max_grad_norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     optim.clamp_logit_scale(state.model)
     state.step += 1
     if state.ema is not None:
-        optim.update_ema(state.ema, state.model, optim.ema_decay(state.step, loop.ema_decay))
+        optim.update_ema(state.ema, state.model, optim.ema_decay(state.step, settings.keep.ema_decay))
     return terms, grad_norm
 
 
@@ -208,7 +192,11 @@ class _Watch:
 
 
 def _evaluate(
-    state: TrainingState, loop: Loop, evaluate: Callable[[nn.Module], Evaluation], here: Processes, console: Console
+    state: TrainingState,
+    settings: LoopSettings,
+    evaluate: Callable[[nn.Module], Evaluation],
+    here: Processes,
+    console: Console,
 ) -> dict[str, float]:
     """Measure in the first process while the others wait; note the best weights and the failures to learn."""
     figures: dict[str, float] = {}
@@ -217,20 +205,19 @@ def _evaluate(
         result = evaluate(model)
         figures = result.figures
         state.at_chance = state.at_chance + 1 if result.at_chance else 0
-        if loop.keep_best and (state.best is None or result.score > state.best.score):
+        if settings.keep.choose == "best" and (state.best is None or result.score > state.best.score):
             weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
             state.best = Best(result.score, state.step, weights)
-        shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-        console.say(f"step {state.step}: {shown}")
+        console.say(f"step {state.step}: {result.note}")
     distributed.barrier()
     return figures
 
 
-def _stop_if_at_chance(state: TrainingState, loop: Loop) -> None:
-    if loop.stop_at_chance_after and state.at_chance >= loop.stop_at_chance_after:
+def _stop_if_at_chance(state: TrainingState, settings: LoopSettings, run: Path) -> None:
+    if settings.evaluation.stop_at_chance_after and state.at_chance >= settings.evaluation.stop_at_chance_after:
         raise TrainingError(
             f"after {state.step} steps and {state.at_chance} evaluations retrieval is still at chance",
-            where=loop.run,
+            where=run,
             hint="do captions and pictures belong together (look at them with `clip-edge data check`)? are they made "
             "up? is the learning rate right? --set evaluation.stop_at_chance_after=0 goes on regardless",
         )
@@ -246,7 +233,11 @@ def _averaged(terms: dict[str, Tensor]) -> dict[str, float]:
 def _logit_scale(model: nn.Module) -> float:
     """The factor itself; every CLIP student has one parameter of that name."""
     found = [p for name, p in model.named_parameters() if name.rpartition(".")[2] == "logit_scale"]
-    return float(found[0].exp()) if found else math.nan
+    return float(found[0].detach().exp()) if found else math.nan
+
+
+def _is_due(step: int, every_steps: int) -> bool:
+    return every_steps > 0 and step % every_steps == 0
 
 
 def _title(done: int) -> str:

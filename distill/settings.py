@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 
 def _positive(**values: float) -> None:
@@ -90,3 +90,30 @@ class LogSettings:
             checkpoint_every_steps=self.checkpoint_every_steps,
             checkpoint_every_s=self.checkpoint_every_s,
         )
+
+
+class LoopSettings(Protocol):
+    """What `loop.train` reads of a recipe's configuration.
+
+    `batch_size` counts all processes; `chunk_size = 0` takes the whole batch at once, anything else is gradient
+    caching in pieces of so many samples.
+    """
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def chunk_size(self) -> int: ...
+    @property
+    def optimizer(self) -> OptimizerSettings: ...
+    @property
+    def schedule(self) -> ScheduleSettings: ...
+    @property
+    def keep(self) -> KeepSettings: ...
+    @property
+    def evaluation(self) -> EvaluationSettings: ...
+    @property
+    def log(self) -> LogSettings: ...

@@ -1,0 +1,56 @@
+"""Recipes: one readable file each, with the commented defaults beside it. Loads no torch."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from clip_edge.console import Console
+from clip_edge.errors import unknown_name
+
+
+@dataclass(frozen=True)
+class RecipeInfo:
+    """A line of the table: `Config` and `run` are in `module`, the defaults in the .toml file of the same name."""
+
+    module: str
+    summary: str
+
+    @property
+    def defaults(self) -> Path:
+        return Path(__file__).with_name(self.module.rpartition(".")[2] + ".toml")
+
+
+RECIPES = {
+    "clip": RecipeInfo(
+        "clip_edge.distill.recipes.clip", "plain contrastive training of both towers; also makes teachers"
+    ),
+}
+
+
+class Recipe(Protocol):
+    """What a recipe's module offers."""
+
+    Config: type[Any]
+
+    def run(
+        self, config: Any, *, data: Path, student: str | Path, out: Path, resume: bool = False, console: Console = ...
+    ) -> Path: ...
+
+
+def find(name: str) -> RecipeInfo:
+    """The line of recipe `name`.
+
+    Raises:
+        UsageError: no such recipe; the nearest is named.
+    """
+    if name not in RECIPES:
+        raise unknown_name("recipe", name, RECIPES)
+    return RECIPES[name]
+
+
+def load(name: str) -> Recipe:
+    """The module of recipe `name`; still without torch, which `run` imports."""
+    return cast(Recipe, importlib.import_module(find(name).module))

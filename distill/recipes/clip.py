@@ -1,0 +1,179 @@
+"""Recipe `clip`: a picture and its caption meet, all others part (Radford et al. 2021). See docs/recipes/clip.md.
+
+Imports of torch wait until `run`, so that `--dry-run` and `list` answer at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from clip_edge.console import SILENT, Console
+from clip_edge.distill.data.augment import AugmentSpec
+from clip_edge.distill.settings import (
+    EvaluationSettings,
+    KeepSettings,
+    LogSettings,
+    OptimizerSettings,
+    ScheduleSettings,
+)
+from clip_edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clip_edge.distill.data.loader import Batch
+    from clip_edge.distill.features import FeatureBatch
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every knob; clip.toml says what each one does."""
+
+    seed: int = 0
+    steps: int = 2000
+    batch_size: int = 256
+    chunk_size: int = 0
+    langs: tuple[str, ...] = ()
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    freeze_image: bool = False
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int = -1
+    augment: AugmentSpec = field(default_factory=AugmentSpec)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    keep: KeepSettings = field(default_factory=KeepSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("steps", self.steps, 1),
+            ("batch_size", self.batch_size, 2),  # one pair has nothing to part from
+            ("chunk_size", self.chunk_size, 0),
+            ("seed", self.seed, 0),
+            ("workers", self.workers, -1),
+        ):
+            if value < least:
+                raise ValueError(f"`{name}` must be at least {least}; found {value}")
+
+
+def run(
+    config: Config, *, data: Path, student: str | Path, out: Path, resume: bool = False, console: Console = SILENT
+) -> Path:
+    """Train `student` on `data` and return the student folder OUT/student.
+
+    Raises:
+        UsageError, ConfigError, DataError: before anything is written.
+        TrainingError: the loss is not finite, or the student does not learn.
+    """
+    from torch.nn import functional as F
+
+    from clip_edge.distill import batches, distributed, features, loop, optim, precision, run_folder, setup, state
+    from clip_edge.distill.data.loader import make_batches
+    from clip_edge.distill.data.readers import open_dataset
+    from clip_edge.distill.losses import contrastive
+    from clip_edge.distill.models.spec import load_spec
+
+    # What is there to train on, and what is to be trained?
+    spec = load_spec(student)
+    preprocess = spec.image.preprocess()
+    if config.loss == "sigmoid" and spec.logit_bias_init is None:
+        raise ConfigError(f"`loss = sigmoid` needs a student with `logit_bias_init`; {spec.name} has none")
+    train_set = open_dataset(data, "train")
+    setup.check_data(train_set, config.batch_size, config.langs)
+    val_set = setup.open_validation(data, config.evaluation.split)
+    with distributed.join(config.device) as here:
+        talk = console if here.is_main else SILENT
+        if here.is_main:
+            run_folder.begin(out, config, run_folder.identify("clip", spec, train_set), resume=resume, console=talk)
+        distributed.barrier()
+        if (out / "student").is_dir():
+            talk.say(f"this run is complete: {out / 'student'}")
+            return out / "student"
+
+        # The student, where it starts, and what of it is trained.
+        kind = precision.choose(config.precision, here.device)
+        built = setup.build(spec, train_set, langs=config.langs, seed=config.seed, here=here, folder=out, console=talk)
+        model, tokenizer = built.student, built.tokenizer
+        setup.set_trained(model, freeze_image=config.freeze_image)
+        training = state.TrainingState(
+            model,
+            optim.build_optimizer(model, config.optimizer),
+            kind.scaler(),
+            ema=optim.ema_copy(model) if config.keep.weights == "ema" else None,
+        )
+        if state.restore_newest(training, out, console=talk):
+            talk.say(f"resumed after step {training.step}")
+
+        # Batches: pictures, or the features of a frozen trunk when nothing about a picture ever changes.
+        on_features = config.freeze_image and config.augment == AugmentSpec()
+        told = batches.tell_problems(talk)
+        stream: Iterator[Batch | FeatureBatch]
+        if on_features:
+            known = features.trunk_features(
+                model, train_set, preprocess, out / "cache", here=here, on_problem=told, console=talk
+            )
+            stream = features.feature_batches(
+                known,
+                train_set,
+                tokenizer=tokenizer,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                here=here,
+                start_step=training.step,
+                langs=config.langs,
+            )
+        else:
+            stream = make_batches(
+                train_set,
+                spec=preprocess,
+                tokenizer=tokenizer,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                on_problem=told,
+                rank=here.rank,
+                world_size=here.world_size,
+                start_step=training.step,
+                augment=config.augment,
+                langs=config.langs,
+                workers=batches.reader_count(config.workers),
+            )
+
+        # One step: embed this process's pairs, compare them with everybody's.
+        def embed(batch: Batch | FeatureBatch) -> tuple[Tensor, Tensor]:
+            with kind.autocast():
+                if isinstance(batch, features.FeatureBatch):
+                    image = model.project_image(batch.features)  # (b, F) -> (b, D)
+                else:
+                    image = model.encode_image(batch.images)  # (b, 3, S, S) -> (b, D)
+                text = model.encode_text(batch.tokens)  # (b, L) -> (b, D)
+            return F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)  # again, in fp32
+
+        objective = {"softmax": contrastive.clip_loss, "sigmoid": contrastive.sigmoid_loss}[config.loss]
+
+        def loss(image: Tensor, text: Tensor) -> dict[str, Tensor]:
+            pictures, sentences = distributed.gather(image), distributed.gather(text)  # (b, D) -> (B, D)
+            scale, rows = model.logit_scale.exp(), here.share(config.batch_size)
+            return objective(pictures, sentences, scale, model.logit_bias, rows=rows)
+
+        loop.train(
+            training,
+            batches.on_device(stream, here.device, spec.text, tokenizer.spec.eos_id),
+            embed,
+            loss,
+            config,
+            run=out,
+            here=here,
+            evaluate=setup.validate(built, val_set, config.langs, config.evaluation.limit),
+            console=talk,
+        )
+        if here.is_main:
+            setup.save(
+                training, built, config.keep, out, recipe="clip", config=config, data=train_set, examples=val_set
+            )
+        distributed.barrier()
+    return out / "student"
