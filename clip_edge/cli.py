@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[0] in ("-V", "--version"):
             sys.stdout.write(f"clip-edge {__version__}\n")
             return int(ExitCode.OK)
-        outcome = _run_verb(words)
+        outcome = run_verb(words)
         if options.json is not None:
             _write_json(options.json, outcome.data)
         return int(outcome.code)
@@ -138,7 +138,12 @@ def _unexpected(error: Exception) -> ClipEdgeError:
     return wrapped
 
 
-def _run_verb(words: list[str]) -> Outcome:
+def run_verb(words: Sequence[str], console: Console | None = None) -> Outcome:
+    """Run the verb `words[0]` with its options, as `main` does; a given console replaces the one of the options.
+
+    Raises:
+        ClipEdgeError: anything the verb raises; wrong options are UsageError.
+    """
     name = words[0]
     if name not in VERBS:
         if name.startswith("-"):
