@@ -225,16 +225,17 @@ def embed_classes(
 
 @contextlib.contextmanager
 def _measuring(loaded: LoadedStudent) -> Iterator[torch.device]:
-    """Evaluation mode, fp32 and no gradients, whatever the caller was doing; the student's mode is put back."""
+    """Evaluation mode, fp32 and no gradients, whatever the caller was doing; every module's mode is put back."""
     student = loaded.student
     device = next(student.parameters()).device
-    was_training = student.training
+    modes = [(module, module.training) for module in student.modules()]  # a frozen trunk differs from the rest
     student.eval()
     try:
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             yield device
     finally:
-        student.train(was_training)
+        for module, mode in modes:
+            module.training = mode
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""`clip-edge eval` from the command line: table, JSON, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from clip_edge.cli import main
+from clip_edge.commands.eval import TASKS
+from clip_edge.distill.data.readers import open_dataset
+from clip_edge.distill.evaluate import Task
+from clip_edge.distill.models.checkpoint import save_student
+from clip_edge.distill.models.spec import ImageSpec, StudentSpec, TextTowerSpec, TokenizerSpec
+from clip_edge.distill.models.student import build_student
+from clip_edge.distill.models.tokenizers import train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def student(tiny_emoji: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained student in a folder."""
+    captions = [text for i in range(8) for text in open_dataset(tiny_emoji).sample(i).captions["en"]]
+    tokenizer = train_tokenizer(captions, 300, 16)
+    spec = StudentSpec(
+        name="tiny",
+        embed_dim=16,
+        image=ImageSpec(tower="timm:test_vit", size=32, args={"img_size": 32}),
+        text=TextTowerSpec(depth=1, width=32, heads=2, context_length=16, causal=False, pad_mask=True),
+        tokenizer=TokenizerSpec("trained", tokenizer.spec.vocab_size),
+    )
+    folder = tmp_path_factory.mktemp("student")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_student(folder, build_student(spec, tokenizer), tokenizer, recipe_toml="", metrics=None, provenance={})
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main(["eval", *map(str, words), "--no-progress"])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def parsed(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
+    code, out, err = run(capsys, *words, "--json", "-")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_tasks_are_those_of_the_library():
+    assert get_args(Task) == TASKS
+
+
+def test_retrieval_as_a_table(student: Path, tiny_emoji: Path, capsys: pytest.CaptureFixture[str]):
+    code, out, err = run(capsys, student, "--data", tiny_emoji)
+    assert (code, err) == (0, "")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[0] == "openmoji-scenes, split test, 16 pictures"
+    assert lines[1].replace("│", "").split() == [
+        *("search", "language", "queries", "candidates", "R@1", "R@5", "R@10", "median", "rank"),
+    ]
+    rows = [line for line in lines if line.startswith(("text to image", "image to text"))]
+    assert [row.replace("│", "").split()[3] for row in rows] == ["en", "zh", "mean", "en", "zh", "mean"]
+
+
+def test_retrieval_as_json(student: Path, tiny_emoji: Path, capsys: pytest.CaptureFixture[str]):
+    found = parsed(capsys, student, "--data", tiny_emoji, "--lang", "zh", "--split", "val", "--limit", "8")
+    assert (found["model"], found["task"], found["split"], found["images"]) == (str(student), "retrieve", "val", 8)
+    assert list(found["languages"]) == ["zh"]
+    recall = found["languages"]["zh"]["text_to_image"]["recall_at_10"]
+    assert 0 <= recall["low"] <= recall["value"] <= recall["high"] <= 1
+    assert found["mean"]["text_to_image"]["recall_at_10"]["value"] == recall["value"]
+
+
+def test_classification(student: Path, tiny_emoji: Path, capsys: pytest.CaptureFixture[str]):
+    words = (student, "--data", tiny_emoji, "--split", "train", "--task", "classify")
+    code, out, _ = run(capsys, *words)
+    assert code == 0
+    assert "weakest classes, en: " in out
+    assert "weakest classes, zh: " in out
+    found = parsed(capsys, *words)
+    for figures in found["languages"].values():
+        assert figures["classes"] > 5
+        assert figures["top_1"]["value"] <= figures["top_5"]["value"]
+    own = parsed(capsys, *words, "--lang", "en", "--template", "{}", "--template", "a picture of {}")
+    assert own["languages"]["en"]["images"] == found["languages"]["en"]["images"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--limit", "0"), "--limit must be at least 1; found 0"),
+        (("--batch", "-3"), "--batch must be at least 1; found -3"),
+        (("--split", "tset"), "unknown split: `tset`\n\nhint: did you mean `test`? known: test, train, unseen, val"),
+        (("--lang", "en,xx"), "no captions in language `xx` in openmoji-scenes\n\nhint: it has: en, zh"),
+        (
+            ("--task", "retreive"),
+            "unknown task: `retreive`\n\nhint: did you mean `retrieve`? known: classify, retrieve",
+        ),
+        (
+            ("--task", "classify", "--template", "a photo"),
+            "a template needs exactly one {} for the class name; found `a photo`\n"
+            '\nhint: for example: --template "a photo of a {}"',
+        ),
+    ],
+)
+def test_what_is_refused(
+    student: Path, tiny_emoji: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+):
+    code, out, err = run(capsys, student, "--data", tiny_emoji, *words)
+    assert (code, out, err) == (2, "", f"error: {message}\n")
+
+
+def test_a_missing_student(tiny_emoji: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    code, _, err = run(capsys, tmp_path / "none", "--data", tiny_emoji)
+    assert code == 1
+    assert (
+        err == f"error: no such folder: {tmp_path / 'none'}\n\nhint: name the `student` folder inside a finished run\n"
+    )
+
+
+def test_missing_data(student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    code, _, err = run(capsys, student, "--data", tmp_path / "none")
+    assert code == 2
+    assert err.startswith(f"error: no such data set: {tmp_path / 'none'}\n")
