@@ -67,6 +67,8 @@ class Augment:
 
 def _steps(spec: AugmentSpec, preprocess: PreprocessSpec) -> list[Any]:
     """torchvision's transforms in the order of application; none for the default spec."""
+    if spec == AugmentSpec():
+        return []
     from torchvision import transforms
     from torchvision.transforms import InterpolationMode
 

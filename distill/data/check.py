@@ -108,16 +108,16 @@ def _check_split(dataset: DataSet, path: Path, limit: int | None, console: Conso
     sizes: Counter[tuple[int, int]] = Counter()
     tally = _Tally()
     with console.progress(f"reading {dataset.split}", count, "samples") as meter:
-        for looked in _look_at_all(dataset, chosen):
+        for look, problem in _look_at_all(dataset, chosen):
             report.decoded += 1
             meter.advance()
-            if isinstance(looked, Problem):
-                report.problems.append(looked)
-                continue
-            report.readable += 1
-            report.image_bytes += looked.image_bytes
-            sizes[looked.size] += 1
-            tally.add(looked.captions)
+            if problem is not None:
+                report.problems.append(problem)
+            if look is not None:
+                report.readable += 1
+                report.image_bytes += look.image_bytes
+                sizes[look.size] += 1
+                tally.add(look.captions)
     report.sizes_px = {f"{width}x{height}": number for (width, height), number in sizes.most_common(SIZES_KEPT)}
     report.captions = tally.stats()
     return report
@@ -143,26 +143,26 @@ class _Look:
     captions: dict[str, tuple[str, ...]]
 
 
-def _look_at_all(dataset: DataSet, chosen: Sequence[int]) -> Iterator[_Look | Problem]:
+def _look_at_all(dataset: DataSet, chosen: Sequence[int]) -> Iterator[tuple[_Look | None, Problem | None]]:
     """Every chosen sample in order, a few at a time."""
     with ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(chosen), AHEAD):
             yield from pool.map(lambda i: _look_at(dataset, i), chosen[start : start + AHEAD])
 
 
-def _look_at(dataset: DataSet, i: int) -> _Look | Problem:
-    kind = "unreadable sample"
+def _look_at(dataset: DataSet, i: int) -> tuple[_Look | None, Problem | None]:
+    """What is there, if the sample can be used, and what is wrong with it or its mask."""
+    look, kind = None, "unreadable sample"
     try:
         sample = dataset.sample(i)
         kind = "broken picture"
         size = open_image(sample.image).size
-        if sample.mask is not None:
-            kind = "broken mask"
-            if (found := open_image(sample.mask).size) != size:
-                raise DataError(f"the mask is {found[0]}x{found[1]}, its picture {size[0]}x{size[1]}")
+        look, kind = _Look(len(sample.image), size, sample.captions), "broken mask"
+        if sample.mask is not None and (found := open_image(sample.mask).size) != size:
+            raise DataError(f"the mask is {found[0]}x{found[1]}, its picture {size[0]}x{size[1]}")
     except DataError as problem:
-        return Problem(kind, dataset.keys[i], dataset.where(i), problem.what)
-    return _Look(len(sample.image), size, sample.captions)
+        return look, Problem(kind, dataset.keys[i], dataset.where(i), problem.what)
+    return look, None
 
 
 class _Tally:

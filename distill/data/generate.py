@@ -160,8 +160,7 @@ class Composer:
     def _shown(self, seen: bool) -> list[Drawing]:
         if seen not in self._drawings:
             self._drawings[seen] = [
-                Drawing(sprite.emoji.id, sprite.image(), sprite.emoji.names)
-                for sprite in self._sprites[seen]
+                Drawing(sprite.emoji.id, sprite.image(), sprite.emoji.names) for sprite in self._sprites[seen]
             ]
         return self._drawings[seen]
 

@@ -153,7 +153,7 @@ class _Picker(Dataset[_Item]):
     def __getitem__(self, place: tuple[int, int]) -> _Item:
         epoch, first = place
         problems: list[Problem] = []
-        for i in range(first, first + SPARE):
+        for i in range(first, first + min(SPARE, len(self.dataset))):
             index = i % len(self.dataset)
             try:
                 sample = self.dataset.sample(index)
@@ -167,7 +167,7 @@ class _Picker(Dataset[_Item]):
             pixels = self.augment(image, (self.seed, epoch, index))
             return _Item(pixels, text, index, tuple(problems))
         raise DataError(
-            f"{SPARE} samples in a row cannot be read; the last one: {problems[-1].reason}",
+            f"{len(problems)} samples in a row cannot be read; the last one: {problems[-1].reason}",
             where=problems[-1].where,
             hint="`clip-edge data check DIR` names every problem",
         )

@@ -87,7 +87,9 @@ def compose(drawings: Sequence[Drawing], split: str, index: int, spec: SceneSpec
     boxes, areas_px = zip(*(_visible(pixels, number) for number in range(1, len(chosen) + 1)), strict=True)
     relation = find_relation(boxes, rng)
     words = {
-        lang: captions(languages()[lang], [one.names[lang] for one in chosen], colour, relation, random.Random(f"{name}/{lang}"))
+        lang: captions(
+            languages()[lang], [one.names[lang] for one in chosen], colour, relation, random.Random(f"{name}/{lang}")
+        )
         for lang in spec.langs
     }
     ids = tuple(one.id for one in chosen)

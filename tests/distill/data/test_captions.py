@@ -13,7 +13,7 @@ NAMES = ["N0", "N1", "N2", "N3"]
 
 
 def test_fourteen_languages_english_first():
-    assert list(languages())[0] == "en"
+    assert next(iter(languages())) == "en"
     assert sorted(languages()) == list(LANGUAGES)
 
 
@@ -33,7 +33,7 @@ def test_templates_use_exactly_the_fields_that_they_are_given(code):
         "counted": {"count", "on", "objects"},
         "related": {"relation", "on"},
         "related_more": {"relation", "others", "on"},
-        **dict.fromkeys(RELATIONS, {"a", "b"}),
+        **{kind: {"a", "b"} for kind in RELATIONS},
     }
     for name, fields in expected.items():
         assert _fields(getattr(language, name)) == fields, name
@@ -68,7 +68,7 @@ def test_english_as_a_person_would_write_it():
     en = languages()["en"]
     found = captions(en, ["red apple", "dog", "key"], "orange", Relation(1, "above", 0), random.Random(0))
     assert found[1] == "dog above red apple, also key, on an orange background"
-    assert {text for text in _all_first(en, ["dog"])} == {
+    assert _all_first(en, ["dog"]) == {
         "dog on a blue background",
         "a picture of dog on a blue background",
     }

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from clip_edge.distill.data.emoji import DISTINCT, LANGUAGES, clean_name, distinct_sprites, licence, render, usable_emoji
+from clip_edge.distill.data.emoji import (
+    DISTINCT,
+    LANGUAGES,
+    clean_name,
+    distinct_sprites,
+    licence,
+    render,
+    usable_emoji,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +55,9 @@ def test_a_sprite_is_cropped_to_what_is_visible(usable):
 
 def test_look_alikes_are_drawn_once(usable):
     by_name = {emoji.names["en"]: emoji for emoji in usable}
-    order = [by_name[name] for name in ("red apple", "twelve o’clock", "eleven o’clock", "dog", "new moon", "black circle")]
+    order = [
+        by_name[name] for name in ("red apple", "twelve o’clock", "eleven o’clock", "dog", "new moon", "black circle")
+    ]
     kept = list(distinct_sprites(order, 64, None))
     assert [sprite.emoji.names["en"] for sprite in kept] == ["red apple", "twelve o’clock", "dog", "new moon"]
     far = np.abs(kept[0].thumbnail - kept[1].thumbnail).mean()

@@ -166,7 +166,9 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, make):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
-    done = mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True, check=False)
+    done = mount and subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True, check=False
+    )
     if not done or done.returncode:
         pytest.skip("mounting a small disk needs root and the right to mount")
     try:

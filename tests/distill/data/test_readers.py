@@ -34,9 +34,7 @@ def test_a_data_set_survives_pickling(emoji_data):
 def test_unknown_split_names_the_nearest(emoji_data):
     with pytest.raises(DataError) as caught:
         open_dataset(emoji_data, "vall")
-    assert str(caught.value) == (
-        "unknown split: `vall`\n\nhint: did you mean `val`? known: test, train, unseen, val"
-    )
+    assert str(caught.value) == ("unknown split: `vall`\n\nhint: did you mean `val`? known: test, train, unseen, val")
 
 
 def test_plain_webdataset_flat(make, tmp_path):
@@ -60,7 +58,9 @@ def test_webdataset_with_splits_and_two_samples_in_one_tar(make, tmp_path):
 
 def test_a_single_tar_and_img2dataset_json(make, tmp_path):
     meta = {"caption": "from  json", "url": "https://example.org", "objects": 3}
-    tar = make.tar(tmp_path / "one.tar", [("d/7.webp", make.picture(7, "WEBP")), ("d/7.json", json.dumps(meta).encode())])
+    tar = make.tar(
+        tmp_path / "one.tar", [("d/7.webp", make.picture(7, "WEBP")), ("d/7.json", json.dumps(meta).encode())]
+    )
     assert open_dataset(tar).sample(0).captions == {"": ("from json",)}
     assert open_dataset(tar).keys == ("d/7",)
 
@@ -132,7 +132,9 @@ def test_a_listed_shard_that_is_gone_is_named(emoji_data, tmp_path):
     shutil.copytree(emoji_data, folder)
     shard = folder / "val" / "shard-000000.tar"
     shard.unlink()
-    with pytest.raises(DataError, match=r"^the data set is empty: no usable sample in `val`: the shard is listed") as caught:
+    with pytest.raises(
+        DataError, match=r"^the data set is empty: no usable sample in `val`: the shard is listed"
+    ) as caught:
         open_dataset(folder, "val")
     assert str(shard) in str(caught.value)
 
@@ -259,9 +261,7 @@ def test_nothing_there(tmp_path):
     missing = tmp_path / "none"
     with pytest.raises(DataError) as caught:
         open_dataset(missing)
-    assert str(caught.value) == (
-        f"no such data set: {missing}\n\nhint: make one with `clip-edge data emoji --out DIR`"
-    )
+    assert str(caught.value) == (f"no such data set: {missing}\n\nhint: make one with `clip-edge data emoji --out DIR`")
     with pytest.raises(DataError) as caught:
         open_dataset(tmp_path)
     assert str(caught.value) == (
@@ -274,7 +274,14 @@ def test_nothing_there(tmp_path):
 
 
 def test_captions_of_the_wrong_shape_are_errors_of_their_sample(make, tmp_path):
-    metas = [b'{"captions": {"en": "text"}}', b'{"captions": [1]}', b"[1]", b"{", b'{"captions": {"en": ["", " "]}}', b"{}"]
+    metas = [
+        b'{"captions": {"en": "text"}}',
+        b'{"captions": [1]}',
+        b"[1]",
+        b"{",
+        b'{"captions": {"en": ["", " "]}}',
+        b"{}",
+    ]
     members = []
     for i, meta in enumerate(metas):
         members += [(f"{i}.png", make.picture()), (f"{i}.json", meta)]

@@ -44,7 +44,11 @@ def test_a_scene_is_a_pure_function_of_seed_split_and_index(drawings):
     again = compose(drawings, "train", 3, spec)
     assert np.array_equal(first.image, again.image)
     assert first.captions == again.captions
-    for changed in (compose(drawings, "val", 3, spec), compose(drawings, "train", 4, spec), compose(drawings, "train", 3, other)):
+    for changed in (
+        compose(drawings, "val", 3, spec),
+        compose(drawings, "train", 4, spec),
+        compose(drawings, "train", 3, other),
+    ):
         assert not np.array_equal(first.image, changed.image)
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import tarfile
 from pathlib import Path
@@ -8,7 +9,9 @@ from hypothesis import strategies as st
 
 from clip_edge.distill.data.tars import BLOCK, Member, TarError, scan_tar
 
-NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1, max_size=150)
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1, max_size=150
+)
 
 
 @given(
@@ -40,10 +43,8 @@ def test_one_changed_byte_never_leads_outside_the_file(make, tmp_path_factory, p
     data = bytearray(path.read_bytes())
     data[place] ^= change
     path.write_bytes(data)
-    try:
+    with contextlib.suppress(TarError):
         assert all(one.offset + one.size <= len(data) for one in scan_tar(path))
-    except TarError:
-        pass
 
 
 @pytest.mark.parametrize(("kept", "whole"), [(2048, 2), (2047, 1), (1536, 1), (1100, 1), (1024, 1), (900, 0), (100, 0)])
@@ -59,7 +60,12 @@ def test_a_cut_is_an_error_after_the_whole_members(make, tmp_path, kept, whole):
 def test_links_and_folders_are_told_apart(tmp_path):
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as tar:
-        for name, kind in (("d", tarfile.DIRTYPE), ("l", tarfile.SYMTYPE), ("h", tarfile.LNKTYPE), ("p", tarfile.FIFOTYPE)):
+        for name, kind in (
+            ("d", tarfile.DIRTYPE),
+            ("l", tarfile.SYMTYPE),
+            ("h", tarfile.LNKTYPE),
+            ("p", tarfile.FIFOTYPE),
+        ):
             info = tarfile.TarInfo(name)
             info.type = kind
             info.linkname = "/etc/passwd"
