@@ -25,7 +25,7 @@ class Target:
     """One kind of artefact. `module` has `write_tower(...)`; `backend` is the runtime that proves it here."""
 
     module: str
-    package: str
+    packages: tuple[str, ...]
     install: str
     backend: str
     folder: str
@@ -39,7 +39,7 @@ class Target:
 TARGETS = {
     "onnx": Target(
         module="clip_edge.export.onnx",
-        package="onnxscript",  # torch.onnx writes through it, and it brings onnx along
+        packages=("torch", "timm", "onnx", "onnxscript"),
         install="pip install 'clip-edge[export]'",
         backend="onnxruntime",
         folder="onnx",
@@ -56,22 +56,23 @@ TARGETS = {
 
 
 def find_target(name: str, precision: str) -> Target:
-    """The target of that name, which must know `precision` and be installed.
+    """The target of that name, which must know `precision` and have its packages here.
 
     Raises:
         UsageError: no target of that name (the nearest is named).
         ConfigError: the target has no such precision (the nearest is named).
-        UnavailableError: its package is not installed; the hint is the command that does.
+        UnavailableError: a package is not installed; the hint is the command that does.
     """
     if name not in TARGETS:
         raise unknown_name("target", name, TARGETS)
     target = TARGETS[name]
     if precision not in target.precisions:
         raise unknown_name(f"precision of target `{name}`", precision, target.precisions, error=ConfigError)
-    if importlib.util.find_spec(target.package) is None:
-        raise UnavailableError(
-            f"target `{name}` needs the package `{target.package}`, which is not installed", hint=target.install
-        )
+    for package in target.packages:
+        if importlib.util.find_spec(package) is None:
+            raise UnavailableError(
+                f"target `{name}` needs the package `{package}`, which is not installed", hint=target.install
+            )
     return target
 
 

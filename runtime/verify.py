@@ -58,10 +58,15 @@ class Verification:
     top1_agreement: dict[str, float]  # precision -> share of golden pictures whose nearest sentence is the reference's
 
     @property
+    def preprocess_passed(self) -> bool:
+        """Whether pictures come out here as where the bundle was made."""
+        return self.preprocess_max_grey <= MAX_GREY
+
+    @property
     def problems(self) -> list[str]:
         """What failed, in words; empty when everything passed."""
         found = [f"{check.path}: {check.problem}" for check in self.towers if check.problem]
-        if self.preprocess_max_grey > MAX_GREY:
+        if not self.preprocess_passed:
             found.append(f"preprocessing differs by {self.preprocess_max_grey} grey levels, {MAX_GREY} allowed")
         if self.token_rows_different:
             found.append(f"token ids differ in {self.token_rows_different} sentences")

@@ -1,0 +1,59 @@
+"""`clip-edge export`: a student becomes a bundle whose numbers were compared with PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import cast
+
+from clip_edge.bundle import TOWERS, Bundle, Precision
+from clip_edge.cli import Outcome
+from clip_edge.commands import verify
+from clip_edge.console import Console
+from clip_edge.files import human_bytes, refuse_existing
+from clip_edge.schema import as_dict
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a student folder, or the run folder that holds one")
+    parser.add_argument("--target", action="append", required=True, help="see `clip-edge list targets`; repeatable")
+    parser.add_argument("--precision", default="fp32", help="of the graphs (default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to make")
+    parser.add_argument("--dry-run", action="store_true", help="check the options and the student, write nothing")
+
+
+def run(args: argparse.Namespace, console: Console) -> Outcome:
+    from clip_edge.export.targets import file_name, find_target
+
+    names = list(dict.fromkeys(args.target))
+    targets = [find_target(name, args.precision) for name in names]
+    refuse_existing(args.out)
+    if args.dry_run:
+        from clip_edge.distill.models.checkpoint import load_student
+
+        student = load_student(args.model).spec.name
+        files = [file_name(target, tower, args.precision) for target in targets for tower in TOWERS]
+        console.out(f"would export {student} to {args.out}: {', '.join(files)}")
+        return Outcome({"model": str(args.model), "student": student, "bundle": str(args.out), "graphs": files})
+
+    from clip_edge.export.exporter import Request, export
+
+    started_s = time.monotonic()
+    requests = [Request(name, cast(Precision, args.precision)) for name in names]
+    bundle, proofs = export(args.model, requests, args.out, console=console)
+    for proof in proofs:
+        verify.show(proof, console)
+    return _finished(bundle, time.monotonic() - started_s, console)
+
+
+def _finished(bundle: Bundle, elapsed_s: float, console: Console) -> Outcome:
+    manifest = bundle.manifest
+    size_bytes = sum(entry.bytes for entry in manifest.files.values())
+    console.say(f"wrote {bundle.folder} ({human_bytes(size_bytes)}) in {elapsed_s:.1f} s")
+    if manifest.research_only:
+        names = ", ".join(dict.fromkeys(licence.name for licence in manifest.licences if licence.research_only))
+        console.warn(f"the weights are for research only: {names}")
+    return Outcome(
+        {"bundle": str(bundle.folder), "bytes": size_bytes, "elapsed_s": elapsed_s, "manifest": as_dict(manifest)}
+    )
