@@ -37,6 +37,7 @@ class Verb(Protocol):
 
 VERBS: dict[str, str] = {  # name -> one line of help; the module is clip_edge.commands.<name>
     "data": "make the built-in data set, or check your own",
+    "reinforce": "store what teachers and a captioner know about every picture",
     "distill": "train a student with a recipe",
     "eval": "measure a model: zero-shot classification, retrieval",
     "export": "turn a student into a verified bundle",

@@ -6,6 +6,7 @@ A teacher never trains: no gradient, evaluation mode, fp32, whatever the caller 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -75,6 +76,7 @@ class Teacher:
 
     def __init__(self, source: str, towers: Towers, device: torch.device) -> None:
         self._towers = towers
+        self.model = towers.model
         self.device = device
         model = towers.model.to(device, torch.float32).eval().requires_grad_(False)
         scale, bias = getattr(model, "logit_scale", None), getattr(model, "logit_bias", None)
@@ -109,8 +111,8 @@ class Teacher:
     @contextmanager
     def _frozen(self) -> Iterator[None]:
         """No gradients, and fp32 even inside a training step that runs under autocast."""
-        if self._towers.model.training:
-            self._towers.model.eval()
+        if self.model.training:
+            self.model.eval()
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             yield
 
@@ -177,7 +179,7 @@ def _load_open_clip(rest: str) -> Towers:
     else:
         name, weights = _open_clip_name(rest, open_clip)
         identifier, architecture = name, open_clip.get_model_config(name)
-    model = _create_open_clip(open_clip, identifier, weights)
+    model: Any = _create_open_clip(open_clip, identifier, weights)
     tokenizer = open_clip.get_tokenizer(identifier)
     restricted = name.startswith("MobileCLIP") or (weights or "").startswith(("datacompdr", "dfn"))
     return Towers(
@@ -281,7 +283,7 @@ def import_transformers() -> Any:
         UnavailableError: it is not installed.
     """
     try:
-        import transformers
+        transformers: Any = importlib.import_module("transformers")
     except ImportError as problem:
         raise UnavailableError(
             "Hugging Face models need the package transformers", hint="pip install 'clip-edge[hf]'"

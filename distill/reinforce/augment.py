@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,36 +146,40 @@ def replay(image: Image.Image, params: Params, size: int, interpolation: str = "
 
 def apply_op(image: Image.Image, op: str, magnitude: float) -> Image.Image:
     """One operation: nearest interpolation, black where the picture ends."""
-    size = image.width
-    match op:
-        case "ShearX" | "ShearY":
-            degrees = math.degrees(math.atan(magnitude))
-            return _affine(image, shear=[degrees, 0.0] if op == "ShearX" else [0.0, degrees], center=[0, 0])
-        case "TranslateX" | "TranslateY":
-            shift = int(magnitude * size)
-            return _affine(image, translate=[shift, 0] if op == "TranslateX" else [0, shift])
-        case "Posterize":
-            return F.posterize(image, int(magnitude))
-        case "Solarize":
-            return F.solarize(image, magnitude)
-    return _PLAIN[op](image, magnitude)
+    return _APPLY[op](image, magnitude)
 
 
-_PLAIN: dict[str, Any] = {
+def _shear(image: Image.Image, x: float, y: float) -> Image.Image:
+    degrees = [math.degrees(math.atan(slope)) for slope in (x, y)]
+    return _affine(image, shear=degrees, center=[0, 0])
+
+
+def _translate(image: Image.Image, x: float, y: float) -> Image.Image:
+    return _affine(image, translate=[int(share * image.width) for share in (x, y)])
+
+
+def _affine(image: Image.Image, **changes: Any) -> Image.Image:
+    nothing: dict[str, Any] = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0]}
+    changed: Image.Image = F.affine(image, **{**nothing, **changes})
+    return changed
+
+
+_APPLY: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "Identity": lambda image, _: image,
+    "ShearX": lambda image, slope: _shear(image, slope, 0.0),
+    "ShearY": lambda image, slope: _shear(image, 0.0, slope),
+    "TranslateX": lambda image, share: _translate(image, share, 0.0),
+    "TranslateY": lambda image, share: _translate(image, 0.0, share),
     "Rotate": lambda image, degrees: F.rotate(image, degrees),
     "Brightness": lambda image, change: F.adjust_brightness(image, 1.0 + change),
     "Color": lambda image, change: F.adjust_saturation(image, 1.0 + change),
     "Contrast": lambda image, change: F.adjust_contrast(image, 1.0 + change),
     "Sharpness": lambda image, change: F.adjust_sharpness(image, 1.0 + change),
+    "Posterize": lambda image, bits: F.posterize(image, int(bits)),
+    "Solarize": lambda image, threshold: F.solarize(image, threshold),
     "AutoContrast": lambda image, _: F.autocontrast(image),
     "Equalize": lambda image, _: F.equalize(image),
 }
-
-
-def _affine(image: Image.Image, **changes: Any) -> Image.Image:
-    nothing: dict[str, Any] = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0]}
-    return F.affine(image, **{**nothing, **changes})
 
 
 def versions() -> dict[str, str]:
