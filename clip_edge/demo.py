@@ -99,17 +99,13 @@ def plan(out: Path, size: Size) -> list[Step]:
     ]
 
 
-def run_demo(out: Path, size: Size, console: Console) -> tuple[Path, dict[str, Any]]:
-    """Run every step that is not done yet and write the page; returns its path and the summary (demo.json).
+def run_steps(out: Path, size: Size, console: Console) -> dict[str, Done]:
+    """Run every step that is not done yet; all of them by name, in order.
 
     Raises:
         UsageError: `out` holds something else than a demo.
         ClipEdgeError: a step could not be done.
     """
-    from clip_edge.benchmarks.page import render
-    from clip_edge.demo_page import checks, make_page, summary
-    from clip_edge.files import write_file
-
     _begin(out)
     steps = plan(out, size)
     finished = _kept(out, steps)
@@ -117,13 +113,7 @@ def run_demo(out: Path, size: Size, console: Console) -> tuple[Path, dict[str, A
         console.say(f"done before: {done.step.command}")
     for step in steps[len(finished) :]:
         finished.append(_do(out, steps, step, console))
-    results = {done.step.name: done for done in finished}
-    judged = checks(results, size.goals)
-    page = out / "report.html"
-    write_file(page, render(make_page(out, results, judged)))
-    told = summary(results, judged, page)
-    write_json(out / "demo.json", told)
-    return page, told
+    return {done.step.name: done for done in finished}
 
 
 def _begin(out: Path) -> None:

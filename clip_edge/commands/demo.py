@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> Outcome:
-    from clip_edge.demo import FULL, QUICK, plan, run_demo
+    from clip_edge.demo import FULL, QUICK, plan, run_steps
 
     size = QUICK if args.quick else FULL
     if args.dry_run:
@@ -28,7 +28,16 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
         for command in commands:
             console.out(command)
         return Outcome({"dry_run": True, "commands": commands})
-    page, told = run_demo(args.out, size, console)
+    from clip_edge.benchmarks.page import render
+    from clip_edge.commands.demo_page import checks, make_page, summary
+    from clip_edge.files import write_file, write_json
+
+    results = run_steps(args.out, size, console)
+    judged = checks(results, size.goals)
+    page = args.out / "report.html"
+    write_file(page, render(make_page(args.out, results, judged)))
+    told = summary(results, judged, page)
+    write_json(args.out / "demo.json", told)
     _show(told, console)
     console.out(f"\nopen {page}")
     return Outcome(told, ExitCode.OK if told["passed"] else ExitCode.NO)
