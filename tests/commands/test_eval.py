@@ -59,13 +59,11 @@ def test_tasks_are_those_of_the_library():
 def test_retrieval_as_a_table(student: Path, tiny_emoji: Path, capsys: pytest.CaptureFixture[str]):
     code, out, err = run(capsys, student, "--data", tiny_emoji)
     assert (code, err) == (0, "")
-    lines = [" ".join(line.split()) for line in out.splitlines()]
+    lines = [" ".join(line.translate(str.maketrans("│┃", "  ")).split()) for line in out.splitlines()]
     assert lines[0] == "openmoji-scenes, split test, 16 pictures"
-    assert lines[1].replace("│", "").split() == [
-        *("search", "language", "queries", "candidates", "R@1", "R@5", "R@10", "median", "rank"),
-    ]
+    assert lines[1] == "search language queries candidates R@1 R@5 R@10 median rank"
     rows = [line for line in lines if line.startswith(("text to image", "image to text"))]
-    assert [row.replace("│", "").split()[3] for row in rows] == ["en", "zh", "mean", "en", "zh", "mean"]
+    assert [row.split()[3] for row in rows] == ["en", "zh", "mean", "en", "zh", "mean"]
 
 
 def test_retrieval_as_json(student: Path, tiny_emoji: Path, capsys: pytest.CaptureFixture[str]):
