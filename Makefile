@@ -1,5 +1,5 @@
 # Two commands on a fresh machine: `make demo` and `make test`.
-VENV ?= .venv
+VENV ?= $(or $(CLIP_EDGE_VENV),.venv)
 export CLIP_EDGE_VENV := $(VENV)
 export MAKECMDGOALS
 
