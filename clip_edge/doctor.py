@@ -65,6 +65,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "bench": (),
     "bench --out": ("bench",),
     "data": ("distill",),
+    "reinforce": ("distill",),
     "distill": ("distill",),
     "eval": ("distill",),
     "export": ("distill", "export"),
@@ -159,7 +160,7 @@ def try_imports(packages: Sequence[Package], console: Console = SILENT) -> list[
                     found.append(_found(package, parse_json(line, where=package.module)))
                     meter.advance()
                 watchdog.cancel()
-            if len(found) < len(packages) and child.returncode:
+            if len(found) < len(packages):
                 package = packages[len(found)]
                 how = f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
                 found.append(_found(package, f"importing it ends the process with {how}"))

@@ -79,9 +79,7 @@ def make_page(out: Path, results: Results, judged: tuple[Check, ...]) -> Page:
         retrieval=_retrieval(results),
         charts=_charts(out / "run" / "metrics.jsonl"),
         parity=_parity(results["verify"].data["towers"]),
-        parity_note="".join(
-            f"The nearest sentence is the same for {share:.0%} of the pictures." for share in agreement
-        ),
+        parity_note=f"The nearest sentence is the same for {agreement:.0%} of the pictures.",
         facts=_facts(bundle.manifest),
         commands=tuple(Command(done.step.command, done.seconds) for done in results.values()),
         contact_sheet=read_bounded(out / "data" / "contact-sheet.png", MAX_SHEET_BYTES),
