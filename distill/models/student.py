@@ -9,12 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_edge.distill.models.image import ImageTower
-from clip_edge.distill.models.spec import Licence, Parameters, StudentSpec, list_students, load_spec
+from clip_edge.distill.models.spec import Licence, Parameters, StudentSpec
 from clip_edge.distill.models.text import TextTower
 from clip_edge.errors import ConfigError
 from clip_edge.tokenizer import TextSpec, Tokenizer
-
-__all__ = ["Student", "StudentSpec", "build_student", "count_parameters", "list_students", "load_spec"]
 
 
 class Student(nn.Module):

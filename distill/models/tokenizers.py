@@ -25,12 +25,7 @@ PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 MIN_TRAINED_VOCAB = 256 + 3  # every byte, so that every string encodes, and the three special ids
 
 
-@lru_cache(maxsize=1)
-def _clip_json() -> bytes:
-    """CLIP's tokenizer as a tokenizers file, equal to open_clip's on every string."""
-    return _bytes_of(_build_clip())
-
-
+@lru_cache(maxsize=4)
 def clip_tokenizer(context_length: int = 77) -> Tokenizer:
     """The tokenizer of OpenAI's CLIP, open_clip and MobileCLIP: the same ids as `open_clip.tokenize` on every string.
 
@@ -85,7 +80,8 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int, context_length: in
     return Tokenizer(_bytes_of(table), TextSpec(context_length, vocab_size, pad_id=0, bos_id=1, eos_id=2, clean="none"))
 
 
-def _build_clip() -> dict[str, Any]:
+@lru_cache(maxsize=1)
+def _clip_json() -> bytes:
     letters, numbers, others = (_ignoring_case(kind) for kind in (r"\p{L}", r"\p{N}", r"^\s\p{L}\p{N}"))
     words = "|".join(
         [
@@ -109,8 +105,7 @@ def _build_clip() -> dict[str, Any]:
     encoder.decoder = decoders.ByteLevel()
     bos, eos = "<start_of_text>" + WORD_END, "<end_of_text>" + WORD_END
     encoder.post_processor = _frame(bos, CLIP_BOS, eos, CLIP_EOS)
-    table: dict[str, Any] = json.loads(encoder.to_str())
-    return table
+    return _bytes_of(json.loads(encoder.to_str()))
 
 
 def _let_words_be_special(vocab: dict[str, int], merges: list[tuple[str, str]]) -> None:

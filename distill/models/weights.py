@@ -164,6 +164,6 @@ def _whole(layout: Callable[[State, Student], State]) -> Callable[[Student, str]
 LOADERS: dict[str, Callable[[Student, str], Licence]] = {
     "package": _from_package,
     "timm": _from_timm,
-    "open_clip": _whole(layouts.open_clip),
+    "open_clip": _whole(lambda state, _student: layouts.open_clip(state)),
     "apple": _whole(layouts.apple),
 }
