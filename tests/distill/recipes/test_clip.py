@@ -91,7 +91,7 @@ def assert_same_weights(a: Path, b: Path) -> None:
         assert torch.equal(first[name], second[name]), name
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for the end of the process in tests that need no real one."""
 
 
@@ -104,7 +104,7 @@ class Dying(Console):
 
     def say(self, text: str) -> None:
         if text.startswith(f"step {self.step}:"):
-            raise Killed
+            raise KilledError
 
 
 def test_the_commented_defaults_are_those_of_the_dataclass() -> None:
@@ -138,7 +138,7 @@ def test_a_frozen_trunk_does_not_move_and_its_features_are_computed_once(tiny_em
     conv = write_student(tmp_path, CONVOLUTIONAL)
     config = replace(CONFIG, freeze_image=True)
     run = tmp_path / "run"
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         clip.run(config, data=tiny_emoji, student=conv, out=run, console=Dying(3))
     (features,) = (run / "cache").iterdir()
     written_ns = features.stat().st_mtime_ns
@@ -180,7 +180,7 @@ def test_bf16_on_a_cpu_trains_like_fp32(tiny_emoji: Path, student: Path, tmp_pat
 def test_a_resumed_run_is_the_undisturbed_one(tiny_emoji: Path, student: Path, tmp_path: Path, choose: str) -> None:
     config = replace(CONFIG, keep=KeepSettings(choose=choose))
     clip.run(config, data=tiny_emoji, student=student, out=tmp_path / "undisturbed")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         clip.run(config, data=tiny_emoji, student=student, out=tmp_path / "killed", console=Dying(3))
     clip.run(config, data=tiny_emoji, student=student, out=tmp_path / "killed", resume=True)
     assert_same_weights(tmp_path / "killed", tmp_path / "undisturbed")
@@ -230,7 +230,7 @@ def test_a_run_that_does_not_learn_is_stopped(tiny_emoji: Path, student: Path, t
 
 def test_resuming_with_other_settings_names_them(tiny_emoji: Path, student: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         clip.run(CONFIG, data=tiny_emoji, student=student, out=run, console=Dying(3))
     changed = replace(CONFIG, steps=7, optimizer=OptimizerSettings(lr=0.5), log=LogSettings(every_steps=3))
     with pytest.raises(ConfigError) as caught:
