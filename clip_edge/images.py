@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import re
 import threading
@@ -17,7 +18,10 @@ from PIL import Image, UnidentifiedImageError
 from clip_edge.errors import DataError
 
 MAX_PIXELS = 100_000_000  # three times a large phone camera; 300 MB once decoded
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # what people have; fewer parsers, fewer holes
+
+# What people have; fewer parsers, fewer holes. Pillow loads the first five itself, and the others take their time.
+QUICK_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM")
+SLOW_FORMATS = {"WEBP": "WebPImagePlugin", "TIFF": "TiffImagePlugin", "AVIF": "AvifImagePlugin"}
 ORIENTATION_TAG = 0x0112
 
 # EXIF orientation -> what makes the picture upright
@@ -75,12 +79,22 @@ def _decode(file: IO[bytes], size_bytes: int, where: str, max_pixels: int) -> Im
     if size_bytes == 0:
         raise DataError("the picture is empty (0 bytes)", where=where, hint=_DAMAGED)
     with _decoding(where, max_pixels), _no_warnings():
-        Image.init()
-        image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+        image = _open(file)
     pixels = image.width * image.height
     if pixels > max_pixels:
         raise _too_large(pixels, max_pixels, where)
     return as_rgb(image, where)
+
+
+def _open(file: IO[bytes]) -> Image.Image:
+    """The picture, its header read and nothing else."""
+    try:
+        return Image.open(file, formats=QUICK_FORMATS)
+    except UnidentifiedImageError:
+        for module in SLOW_FORMATS.values():
+            importlib.import_module(f"PIL.{module}")
+        file.seek(0)
+        return Image.open(file, formats=[name for name in SLOW_FORMATS if name in Image.OPEN])
 
 
 def _to_rgb(image: Image.Image, where: str) -> Image.Image:
@@ -128,7 +142,7 @@ def _decoding(where: str, max_pixels: int) -> Iterator[None]:
     except DataError:
         raise
     except UnidentifiedImageError as problem:
-        known = ", ".join(FORMATS)
+        known = ", ".join([*QUICK_FORMATS, *SLOW_FORMATS])
         raise DataError("not a picture that clip-edge reads", where=where, hint=f"known formats: {known}") from problem
     except Image.DecompressionBombError as problem:
         pixels = int(re.findall(r"\d+", str(problem))[0])  # Pillow refuses before it tells the size in any other way

@@ -224,7 +224,7 @@ def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:
     path.write_text("this is no picture, it is a shopping list")
     assert str(refused(path)) == (
         f"not a picture that clip-edge reads\n  in: {path}\n"
-        "\nhint: known formats: JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM, AVIF"
+        "\nhint: known formats: JPEG, PNG, GIF, BMP, PPM, WEBP, TIFF, AVIF"
     )
 
 
