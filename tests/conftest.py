@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,13 +26,18 @@ def tiny_emoji(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_open_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_open_clip(tmp_path_factory: pytest.TempPathFactory, save_open_clip: Callable[..., Path]) -> Path:
     """A folder of an open_clip model small enough for tests: 32 pixels, 48 dimensions, random weights."""
     return save_open_clip(tmp_path_factory.mktemp("teacher") / "tiny-vit", size=32, embed_dim=48, seed=0)
 
 
-def save_open_clip(folder: Path, *, size: int, embed_dim: int, seed: int, mean: float = 0.5) -> Path:
-    """Write a small ViT CLIP in open_clip's folder layout, with its own input size, normalisation and weights."""
+@pytest.fixture(scope="session")
+def save_open_clip() -> Callable[..., Path]:
+    """Writes a small ViT CLIP in open_clip's folder layout: (folder, *, size, embed_dim, seed, mean) -> folder."""
+    return _save_open_clip
+
+
+def _save_open_clip(folder: Path, *, size: int, embed_dim: int, seed: int, mean: float = 0.5) -> Path:
     import json
 
     import open_clip
@@ -52,3 +58,48 @@ def save_open_clip(folder: Path, *, size: int, embed_dim: int, seed: int, mean: 
     text = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess})
     (folder / "open_clip_config.json").write_text(text)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student folder with random weights: 32 pixels, 24 dimensions, its own tokenizer, two example pictures."""
+    return save_tiny_student(tmp_path_factory.mktemp("student") / "tiny", seed=0)
+
+
+def save_tiny_student(folder: Path, *, seed: int, tower: str = "timm:test_efficientnet") -> Path:
+    """Write a student whose towers export in seconds."""
+    import numpy as np
+    import torch
+
+    from clip_edge.distill.models.checkpoint import save_student
+    from clip_edge.distill.models.spec import ImageSpec, StudentSpec, TextTowerSpec, TokenizerSpec
+    from clip_edge.distill.models.student import build_student
+    from clip_edge.distill.models.tokenizers import train_tokenizer
+
+    tokenizer = train_tokenizer(["a red apple", "a blue car and a dog", "一只猫", "café"] * 5, 300, 16)
+    spec = StudentSpec(
+        name="tiny",
+        embed_dim=24,
+        image=ImageSpec(tower, 32),
+        text=TextTowerSpec(depth=1, width=32, heads=2, context_length=16, causal=False, pad_mask=True),
+        tokenizer=TokenizerSpec("trained", tokenizer.spec.vocab_size),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        student = build_student(spec, tokenizer)
+    random = np.random.default_rng(seed)
+    examples = {f"image.{i:03d}": random.integers(0, 256, (40, 30 + i, 3), dtype=np.uint8) for i in range(2)}
+    examples["texts"] = np.frombuffer('["a red apple", "一只猫"]'.encode(), dtype=np.uint8)
+    folder.mkdir(parents=True)
+    save_student(folder, student, tokenizer, recipe_toml="", metrics=None, provenance={"seed": seed}, examples=examples)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle exported from `tiny_student`. Copy it before changing it."""
+    from clip_edge.export.exporter import Request, export
+
+    out = tmp_path_factory.mktemp("bundle") / "tiny"
+    export(tiny_student, [Request("onnx")], out)
+    return out
