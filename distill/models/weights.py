@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -66,10 +67,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"missing file: {path.name}", where=path, hint="check the path")
     try:
-        loaded = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about odd pickles; what matters is raised
+            loaded = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
         raise CheckpointError(
-            "the file holds code besides tensors and was not read: opening it could run anything",
+            "not a file of tensors alone: damaged, or with code inside that would run on opening; it was not read",
             where=path,
             hint="ask its author for a .safetensors file",
         ) from problem

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from clip_edge.distill.models.spec import list_students, load_spec, student_names
 from clip_edge.distill.models.student import Student, count_parameters
 from clip_edge.errors import ConfigError, ExitCode

@@ -9,11 +9,12 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from clip_edge.distill.models.tokenizers import clip_tokenizer, train_tokenizer
 from clip_edge.errors import ConfigError
 from clip_edge.tokenizer import Tokenizer
-from hypothesis import given
-from hypothesis import strategies as st
 
 CAPTIONS = ["a photo of a red apple", "Two green pears on a blue table", "一个红苹果", "两只绿色的梨"] * 20
 

@@ -1,0 +1,49 @@
+"""Image towers: any timm model with pooled features, and clear words for those that cannot be built."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from clip_edge.distill.models.image import ImageTower
+from clip_edge.distill.models.spec import ImageSpec, load_spec
+from clip_edge.errors import ConfigError
+
+
+@pytest.mark.parametrize("projection", ["linear", "mlp"])
+def test_shapes(projection: str) -> None:
+    spec = ImageSpec("timm:resnet10t", 64, projection=projection, hidden=24)  # type: ignore[arg-type]
+    tower = ImageTower(spec, 32).eval()
+    with torch.no_grad():
+        features = tower.trunk(torch.zeros(2, 3, 64, 64))
+        assert features.shape == (2, tower.feature_dim)
+        assert tower(torch.zeros(2, 3, 64, 64)).shape == (2, 32)
+
+
+@pytest.mark.parametrize("name", ["nano-fastvit", "nano-s", "nano-vit", "nano-lite0"])
+def test_feature_width_is_what_the_trunk_gives(name: str) -> None:
+    spec = load_spec(name)
+    tower = ImageTower(spec.image, spec.embed_dim).eval()
+    with torch.no_grad():
+        assert tower.trunk(torch.zeros(1, 3, spec.image.size, spec.image.size)).shape == (1, tower.feature_dim)
+
+
+def test_without_projection_the_widths_must_agree() -> None:
+    spec = ImageSpec("timm:resnet10t", 64, projection="none")
+    assert ImageTower(spec, 512).feature_dim == 512
+    with pytest.raises(ConfigError) as caught:
+        ImageTower(spec, 64)
+    assert caught.value.what == "`image.projection = none` needs a tower of 64 features; this one has 512"
+
+
+def test_unknown_tower_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="unknown timm model: `mobilenetv4_conv_smal`") as caught:
+        ImageTower(ImageSpec("timm:mobilenetv4_conv_smal", 64), 32)
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("did you mean `mobilenetv4_conv_small`?")
+
+
+def test_arguments_that_the_tower_does_not_take() -> None:
+    with pytest.raises(ConfigError, match="timm cannot build `resnet10t` with these arguments") as caught:
+        ImageTower(ImageSpec("timm:resnet10t", 64, args={"no_such_argument": 3}), 32)
+    assert caught.value.where == "image.args"
