@@ -56,7 +56,7 @@ def evaluate(
     """Measure `loaded` on `dataset` in each language, and the mean of the languages.
 
     Args:
-        langs: the languages to measure; none means all that the data has.
+        langs: the languages to measure; none means all that the data has captions in.
         limit: measure at most so many pictures, spread evenly over the split.
         templates: sentences with `{}` for the class name, instead of those of each language.
 
@@ -321,7 +321,8 @@ def _languages(dataset: DataSet, task: Task, langs: Sequence[str]) -> tuple[str,
         if lang not in known and "" not in known:
             what = "captions" if task == "retrieve" else "class names"
             raise DataError(f"no {what} in language `{lang}` in {dataset.name}", hint=f"it has: {', '.join(known)}")
-    return tuple(dict.fromkeys(langs)) or known
+    captioned = tuple(lang for lang in dataset.langs if lang in known)  # classes have names in more languages
+    return tuple(dict.fromkeys(langs)) or captioned or known
 
 
 def _in_language(texts: Mapping[str, T], lang: str) -> T | None:

@@ -82,9 +82,11 @@ def test_classification(student: Path, tiny_emoji: Path, capsys: pytest.CaptureF
     assert "weakest classes, en: " in out
     assert "weakest classes, zh: " in out
     found = parsed(capsys, *words)
+    assert list(found["languages"]) == ["en", "zh"]  # the classes have names in twelve more
     for figures in found["languages"].values():
         assert figures["classes"] > 5
         assert figures["top_1"]["value"] <= figures["top_5"]["value"]
+    assert list(parsed(capsys, *words, "--lang", "tr")["languages"]) == ["tr"]
     own = parsed(capsys, *words, "--lang", "en", "--template", "{}", "--template", "a picture of {}")
     assert own["languages"]["en"]["images"] == found["languages"]["en"]["images"]
 
