@@ -114,6 +114,41 @@ CLIP_EDGE_API clip_edge_status clip_edge_resize_image(const clip_edge_preprocess
 CLIP_EDGE_API clip_edge_status clip_edge_preprocess_image(const clip_edge_preprocess_spec *spec,
                                                           const clip_edge_image *image, float *chw, size_t floats);
 
+/* --- sentences -------------------------------------------------------------------------------------------- */
+
+typedef enum clip_edge_text_cleaning {
+  CLIP_EDGE_CLEAN_NONE = 0, /* whatever the tokenizer file itself does */
+  CLIP_EDGE_CLEAN_CLIP = 1  /* before it: odd characters mended, HTML references, single spaces, lower case */
+} clip_edge_text_cleaning;
+
+/* What stands around a tokenizer file: a row is BOS, ids, EOS, then padding up to context_length. */
+typedef struct clip_edge_text_spec {
+  uint32_t struct_size;
+  int32_t context_length; /* 3..4096 */
+  int32_t vocab_size;     /* every id lies below */
+  int32_t pad_id, bos_id, eos_id;
+  clip_edge_text_cleaning clean;
+} clip_edge_text_spec;
+
+/* CLIP's: 77 ids of 49,408, padding 0, BOS 49406, EOS 49407, cleaned. */
+CLIP_EDGE_API void clip_edge_text_spec_init(clip_edge_text_spec *spec, size_t struct_size);
+
+/* Never changes once made: threads may share it. */
+typedef struct clip_edge_tokenizer clip_edge_tokenizer;
+
+/* From the bytes of a tokenizer.json (byte-level BPE), which are not needed afterwards. */
+CLIP_EDGE_API clip_edge_status clip_edge_tokenizer_new(const char *json, size_t json_bytes,
+                                                       const clip_edge_text_spec *spec,
+                                                       clip_edge_tokenizer **tokenizer);
+CLIP_EDGE_API void clip_edge_tokenizer_free(clip_edge_tokenizer *tokenizer); /* NULL does nothing */
+
+/* As the length of a text: it ends at its first zero byte. */
+#define CLIP_EDGE_NUL_TERMINATED ((size_t)-1)
+
+/* One row of context_length ids. Invalid UTF-8 is read as U+FFFD; at most 1 MiB of text. */
+CLIP_EDGE_API clip_edge_status clip_edge_tokenize(const clip_edge_tokenizer *tokenizer, const char *utf8,
+                                                  size_t length, int32_t *ids, size_t capacity);
+
 #ifdef __cplusplus
 }
 #endif

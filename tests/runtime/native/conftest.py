@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from clip_edge.preprocess import Bytes, PreprocessSpec
+from clip_edge.tokenizer import TextSpec
 
 ROOT = Path(__file__).parents[3]
 
@@ -40,6 +42,20 @@ class Spec(ctypes.Structure):
         ("interpolation", ctypes.c_int32),
         ("mean", ctypes.c_float * 3),
         ("std", ctypes.c_float * 3),
+    ]
+
+
+class Text(ctypes.Structure):
+    """clip_edge_text_spec"""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("context_length", ctypes.c_int32),
+        ("vocab_size", ctypes.c_int32),
+        ("pad_id", ctypes.c_int32),
+        ("bos_id", ctypes.c_int32),
+        ("eos_id", ctypes.c_int32),
+        ("clean", ctypes.c_int32),
     ]
 
 
@@ -89,6 +105,24 @@ class Library:
             self.c.clip_edge_preprocess_image(*arguments, ctypes.c_void_p(out.ctypes.data), ctypes.c_size_t(out.size))
         )
         return out
+
+    def tokenizer(self, json_bytes: bytes, spec: TextSpec) -> Callable[[bytes], np.ndarray]:
+        """A function from the bytes of a sentence to its row of ids; the handle lives as long as the process."""
+        text = Text(ctypes.sizeof(Text), spec.context_length, spec.vocab_size, spec.pad_id, spec.bos_id, spec.eos_id)
+        text.clean = ("none", "clip").index(spec.clean)
+        handle = ctypes.c_void_p()
+        size = ctypes.c_size_t
+        self.check(
+            self.c.clip_edge_tokenizer_new(json_bytes, size(len(json_bytes)), ctypes.byref(text), ctypes.byref(handle))
+        )
+
+        def tokenize(sentence: bytes) -> np.ndarray:
+            ids = np.empty(spec.context_length, np.int32)
+            out = ctypes.c_void_p(ids.ctypes.data)
+            self.check(self.c.clip_edge_tokenize(handle, sentence, size(len(sentence)), out, size(len(ids))))
+            return ids
+
+        return tokenize
 
 
 @pytest.fixture(scope="session")

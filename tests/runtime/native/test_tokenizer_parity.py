@@ -1,0 +1,112 @@
+"""The native tokenizer against the reference: 20,000 strings, every row equal."""
+
+from __future__ import annotations
+
+import html.entities
+import random
+from collections.abc import Callable
+from typing import Any
+
+import emoji
+import numpy as np
+import pytest
+
+from clip_edge.distill.models.tokenizers import clip_tokenizer, train_tokenizer
+from clip_edge.tokenizer import Tokenizer
+
+LANGUAGES = ("ar", "de", "en", "es", "fa", "fr", "id", "it", "ja", "ko", "pt", "ru", "tr", "zh")
+
+
+def names() -> list[str]:
+    """Emoji names in fourteen languages, and the emoji themselves."""
+    found = []
+    for character, entry in sorted(emoji.EMOJI_DATA.items()):
+        found.append(character)
+        found += [entry[lang].strip(":").replace("_", " ") for lang in LANGUAGES if lang in entry]
+    return found
+
+
+def caption(source: random.Random, words: list[str]) -> str:
+    template = source.choice(
+        ["a photo of {}", "{} & {}", "Two {}s, one {}!", "{}", "«{}» — {}", "it's {}'s {}\n", "{} {} {} 3.14"]
+    )
+    return template.format(*(source.choice(words) for _ in range(3)))
+
+
+def web_text(source: random.Random, words: list[str]) -> str:
+    pieces = [f"&{name}" for name in html.entities.html5] + [
+        "&amp;amp;",
+        "&#233;",
+        "&#x1F600;",
+        "&#0;",
+        "&#129;",
+        "&lt;b&gt;",
+        "<b>",
+    ]
+    return " ".join(
+        source.choice([source.choice(words), source.choice(pieces), "&" + source.choice(words)]) for _ in range(6)
+    )
+
+
+def odd_characters(source: random.Random, words: list[str]) -> str:
+    odd = "\x00\x07\t\r\n\x0b\x1b[31m\x7f\ufeff\u200d\u2028\u3000\u00a0ﬁﬅĲＡｶﾞ"
+    odd += "“”‘’ʼİΣςßǅ①½e\u0301\u0323각가\U0001f468\u200d\U0001f469"
+    letters = [source.choice([source.choice(odd), source.choice(words)[:3], " "]) for _ in range(12)]
+    return "".join(letters)
+
+
+def any_characters(source: random.Random, words: list[str]) -> str:
+    points = (
+        source.randrange(0x100, 0x110000 if source.random() < 0.3 else 0x3000) for _ in range(source.randrange(1, 20))
+    )
+    return "".join(chr(point) for point in points if not 0xD800 <= point < 0xE000)
+
+
+def corpus(count: int) -> list[str]:
+    source, words = random.Random(3), names()
+    kinds: list[Callable[[random.Random, list[str]], str]] = [caption] * 6 + [web_text, odd_characters, any_characters]
+    fixed = [
+        "",
+        " ",
+        "a" * 10_000,
+        "the quick brown fox " * 500,
+        "<start_of_text>",
+        "a <end_of_text>",
+        "É" * 10_000,
+        "漢" * 300,
+    ]
+    return fixed + words[: count // 2] + [source.choice(kinds)(source, words) for _ in range(count - count // 2)]
+
+
+def differing(native: Callable[[bytes], np.ndarray], reference: Tokenizer, texts: list[str]) -> list[str]:
+    expected = reference(texts)
+    return [text for text, row in zip(texts, expected, strict=True) if not np.array_equal(native(text.encode()), row)]
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return corpus(20_000)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Tokenizer:
+    return train_tokenizer(names()[:8000], 2000, 32)
+
+
+def test_clip_rows(library: Any, texts: list[str]) -> None:
+    reference = clip_tokenizer()
+    assert differing(library.tokenizer(reference.json_bytes, reference.spec), reference, texts) == []
+
+
+def test_trained_rows(library: Any, trained: Tokenizer, texts: list[str]) -> None:
+    assert differing(library.tokenizer(trained.json_bytes, trained.spec), trained, texts) == []
+
+
+def test_invalid_utf8_is_read_as_python_reads_it(library: Any, trained: Tokenizer) -> None:
+    source = random.Random(5)
+    native = library.tokenizer(trained.json_bytes, trained.spec)
+    for _ in range(2000):
+        text = bytes(
+            source.choice([source.randrange(256), 0xE2, 0xF0, 0x9F, 0x41, 0xC3, 0xED, 0xA0]) for _ in range(12)
+        )
+        np.testing.assert_array_equal(native(text), trained([text.decode("utf-8", "replace")])[0])
