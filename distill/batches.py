@@ -15,9 +15,11 @@ from clip_edge.distill.data.loader import Batch
 from clip_edge.distill.data.samples import Problem
 from clip_edge.distill.features import FeatureBatch
 from clip_edge.distill.models.spec import TextTowerSpec
+from clip_edge.distill.models.student import Student
 
 AnyBatch = Batch | FeatureBatch
 PROBLEMS_SHOWN = 5
+LENGTH_GROUPS = 4  # measured: 2 groups 1.6, 4 groups 1.8, 8 groups 1.7 times as fast as one
 
 
 def on_device(
@@ -36,15 +38,35 @@ def _moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def without_padding(tokens: Tensor, text: TextTowerSpec, eos_id: int) -> Tensor:
-    """(B, L) -> (B, longest): columns that no row's sentence reaches, where the tower cannot see them anyway.
-
-    That is so when padding is hidden or attention is causal, unless convolutions look across the end.
-    """
-    if text.mixer_kernel is not None or not (text.pad_mask or text.causal):
+    """(B, L) -> (B, longest): columns that no row's sentence reaches, where the tower cannot see them anyway."""
+    if not _ignores_padding(text):
         return tokens
+    return tokens[:, : int(_lengths(tokens, eos_id).max())]
+
+
+def encode_texts(student: Student, tokens: Tensor) -> Tensor:
+    """(B, L) -> (B, D), as `student.encode_text` gives them; on a CPU in groups of similar length.
+
+    Less padding is computed: captions of 12 tokens on average and 20 at most take 1.7 times less time. On a GPU the
+    whole batch at once is faster than its parts.
+    """
+    text = student.spec.text
+    if tokens.device.type != "cpu" or len(tokens) < LENGTH_GROUPS or not _ignores_padding(text):
+        return student.encode_text(tokens)
+    order = torch.argsort(_lengths(tokens, student.text.tokens.eos_id), stable=True)
+    groups = [without_padding(tokens[rows], text, student.text.tokens.eos_id) for rows in order.chunk(LENGTH_GROUPS)]
+    return torch.cat([student.encode_text(group) for group in groups])[torch.argsort(order)]
+
+
+def _ignores_padding(text: TextTowerSpec) -> bool:
+    """Padding is hidden or attention is causal, and no convolution looks across the end of the sentence."""
+    return text.mixer_kernel is None and (text.pad_mask or text.causal)
+
+
+def _lengths(tokens: Tensor, eos_id: int) -> Tensor:
+    """(B, L) -> (B,): tokens up to and including the first EOS; a row without one is all sentence."""
     is_eos = tokens == eos_id
-    ends = torch.where(is_eos.any(1), is_eos.int().argmax(1), tokens.shape[1] - 1)  # the first EOS of each row
-    return tokens[:, : int(ends.max()) + 1]
+    return torch.where(is_eos.any(1), is_eos.int().argmax(1) + 1, tokens.shape[1])
 
 
 def reader_count(workers: int) -> int:

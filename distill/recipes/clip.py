@@ -150,7 +150,7 @@ def run(
                     image = model.project_image(batch.features)  # (b, F) -> (b, D)
                 else:
                     image = model.encode_image(batch.images)  # (b, 3, S, S) -> (b, D)
-                text = model.encode_text(batch.tokens)  # (b, L) -> (b, D)
+                text = batches.encode_texts(model, batch.tokens)  # (b, L) -> (b, D)
             return F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)  # again, in fp32
 
         objective = {"softmax": contrastive.clip_loss, "sigmoid": contrastive.sigmoid_loss}[config.loss]
