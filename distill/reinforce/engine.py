@@ -40,7 +40,6 @@ from clip_edge.distill.reinforce.sidecar import (
     Header,
     Sidecar,
     Skipped,
-    bytes_per_sample,
     merge,
     read_tensors,
     write_sidecar,
@@ -162,16 +161,13 @@ def output_folder(options: Options, dataset: DataSet) -> Path:
 
 def expect(work: Work) -> dict[str, Any]:
     """How large the result will be, and how long it takes, measured on a few pictures; writes nothing."""
-    first = work.dataset.sample(0)
-    spoken = len(knowledge.true_captions(first, work.job.languages))
-    made = work.job.captions * len(work.captioner.languages) if work.captioner else 0
-    each = bytes_per_sample(work.job.shape, spoken, made)
     numbers = range(min(TRIAL, len(work.dataset)))
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, _repeatable():
         for _ in range(2):  # the first round warms up
             started_s = time.monotonic()
-            knowledge.describe(work.dataset, "", 0, numbers, work.job, work.teachers, work.captioner, pool)
+            tensors, _ = knowledge.describe(work.dataset, "", 0, numbers, work.job, work.teachers, work.captioner, pool)
             trial_s = time.monotonic() - started_s
+    each = sum(tensor.nbytes for tensor in tensors.values()) / max(1, len(tensors["position"]))
     return {
         "samples": len(work.dataset),
         "shards": len(work.shards),
@@ -302,6 +298,8 @@ def finish(work: Work, manifest: Manifest) -> Manifest:
     manifest = replace(manifest, complete=True)
     write_manifest(work.folder, manifest)
     shutil.rmtree(work.folder / PARTIAL, ignore_errors=True)
+    for leftover in (*work.folder.glob(f".*{SUFFIX}.partial-*"), *work.folder.glob(f".{NAME}.partial-*")):
+        leftover.unlink(missing_ok=True)  # what a killed run was writing
     return manifest
 
 

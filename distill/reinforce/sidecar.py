@@ -334,13 +334,3 @@ def _expected(shape: Shape, count: int, captions: int) -> dict[str, tuple[torch.
             if shape.dtype == "int8":
                 found[f"{name}.scale"] = (f32, rows)
     return found
-
-
-def bytes_per_sample(shape: Shape, true_captions: float, synthetic: int, mean_text_bytes: float = 60.0) -> float:
-    """About how large a sidecar is per picture; keys and synthetic captions are guessed at `mean_text_bytes`."""
-    total = 0.0
-    many = 1000  # of each, so that per-picture and per-caption tensors can be told from constants
-    captions = round(many * (true_captions + synthetic))
-    for dtype, size in _expected(shape, many, captions).values():
-        total += 0 if size is None else int(np.prod(size)) * dtype.itemsize
-    return total / many + synthetic * mean_text_bytes + 20
