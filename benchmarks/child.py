@@ -22,6 +22,7 @@ from clip_edge.files import parse_json, write_json  # noqa: E402
 from clip_edge.schema import as_dict, build  # noqa: E402
 
 TIMEOUT_S = 600.0
+LAST_LINES = 6  # of what a failed process said: the error, without most of the traceback
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ def launch(job: Job, folder: Path) -> Launch:
         first_embedding_s = time.perf_counter() - started_s
         rest, talk = child.communicate(timeout=TIMEOUT_S)
     if child.returncode != 0:
-        said = talk.decode(errors="replace").strip().splitlines()
+        last_words = "\n  ".join(talk.decode(errors="replace").strip().splitlines()[-LAST_LINES:])
         raise ArtifactError(
-            f"a measuring process ended with exit code {child.returncode}: {said[-1] if said else 'it said nothing'}",
+            f"a measuring process ended with exit code {child.returncode}:\n  {last_words or 'it said nothing'}",
             where=job.bundle,
             hint="`clip-edge verify` on the bundle tells more",
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clip_edge.benchmarks.report import Report, Row, RowChange
+from clip_edge.benchmarks.environment import Environment
+from clip_edge.benchmarks.report import Report, Row, RowChange, Settings
 from clip_edge.benchmarks.stats import compare
 from clip_edge.errors import UsageError
 from clip_edge.schema import as_dict
@@ -22,7 +23,7 @@ def compare_reports(old: Report, new: Report, *, old_path: Path) -> tuple[RowCha
     Raises:
         UsageError: the reports were taken with other settings, on another machine, or share no row.
     """
-    refuse_unlike(old, new, old_path=old_path)
+    refuse_unlike(old, new.settings, new.environment, old_path=old_path)
     one_bundle = len(old.bundles) == len(new.bundles) == 1
 
     def name(row: Row) -> tuple[str, ...]:
@@ -38,15 +39,13 @@ def compare_reports(old: Report, new: Report, *, old_path: Path) -> tuple[RowCha
     return tuple(RowChange(" · ".join(name(row)), compare(was.samples_s, row.samples_s)) for was, row in pairs)
 
 
-def refuse_unlike(old: Report, new: Report, *, old_path: Path) -> None:
+def refuse_unlike(old: Report, settings: Settings, environment: Environment, *, old_path: Path) -> None:
     """Raise UsageError naming every setting and every part of the machine that differs.
 
     Library versions may differ: they are what a comparison is often for. They stand in both reports.
     """
-    pairs = [(f"settings.{name}", getattr(old.settings, name), getattr(new.settings, name)) for name in SETTINGS]
-    pairs += [
-        (f"environment.{name}", getattr(old.environment, name), getattr(new.environment, name)) for name in DEVICE
-    ]
+    pairs = [(f"settings.{name}", getattr(old.settings, name), getattr(settings, name)) for name in SETTINGS]
+    pairs += [(f"environment.{name}", getattr(old.environment, name), getattr(environment, name)) for name in DEVICE]
     unlike = [f"{name}: {_short(was)} then, {_short(now)} now" for name, was, now in pairs if was != now]
     if unlike:
         raise UsageError(

@@ -51,7 +51,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Row:
-    """One measured combination. `stages_s` are medians per query; samples_s are the raw query times in order."""
+    """One measured combination. `samples_s` are the raw query times in order, `stages_s` those of the middle half."""
 
     bundle: str
     tower: Tower

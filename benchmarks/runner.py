@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import TypeVar
 
 from clip_edge import __version__
@@ -143,7 +142,7 @@ def measure(plan: Plan, console: Console = SILENT) -> Report:
         schema=1,
         created_by=f"clip-edge {__version__}",
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        settings=_settings(plan),
+        settings=settings_of(plan),
         environment=environment,
         bundles={name: bundle.manifest.manifest_sha256 for name, bundle in plan.bundles.items()},
         results=rows,
@@ -172,7 +171,8 @@ def _load(plan: Plan) -> dict[Loaded, Model]:
     }
 
 
-def _settings(plan: Plan) -> Settings:
+def settings_of(plan: Plan) -> Settings:
+    """How the rows of the plan are measured, as the report will say."""
     work, rules = plan.workload, plan.rules
     facts = WorkloadFacts(
         source=work.source,
@@ -275,7 +275,7 @@ def _row(cell: Cell, sampler: Sampler, bundle: Bundle, memory: Mapping[Cell, int
         samples_s=samples_s,
         outliers=len(stats.outliers(samples_s)),
         throughput_per_s=per_query / latency.p50,
-        stages_s={name: median(seconds) for name, seconds in sampler.stages_s.items()},
+        stages_s=stats.typical_stages(samples_s, sampler.stages_s),
         memory_rss_bytes=memory[cell],
         file_bytes=bundle.manifest.files[artifact.path].bytes,
         accuracy=_accuracy(artifact),
@@ -290,17 +290,33 @@ def _accuracy(artifact: Artifact) -> Accuracy | None:
 
 
 def _row_warnings(rows: Sequence[Row], plan: Plan) -> list[str]:
-    """What about the samples makes a row doubtful, each with the next thing to do."""
+    """What about the samples makes rows doubtful: how many rows, the worst of them, and the next thing to do."""
+    crowded = [(row.outliers / len(row.samples_s), _row_name(row)) for row in rows]
+    crowded = [pair for pair in crowded if pair[0] > OUTLIERS_SHARE]
+    vague = [(_uncertainty(row), _row_name(row)) for row in rows if _uncertainty(row) > 2 * _wanted(row, plan)]
     found = []
-    for row in rows:
-        name, rules = " · ".join(row.key), plan.rules
-        share = row.outliers / len(row.samples_s)
-        if share > OUTLIERS_SHARE:
-            found.append(
-                f"{name}: {share:.0%} of the samples are outliers (modified z-score): something else is running"
-            )
-        width = (row.latency_s.p50_high - row.latency_s.p50_low) / 2 / row.latency_s.p50
-        wanted = plan.cold_rules.precision if row.scenario == "cold-start" else rules.precision
-        if width > 2 * wanted:
-            found.append(f"{name}: the median is known to ±{width:.1%} only: give it more time with --budget")
+    if crowded:
+        share, name = max(crowded)
+        found.append(
+            f"many outliers in {len(crowded)} of {len(rows)} rows, up to {share:.0%} of the samples "
+            f"({name}): is something else running?"
+        )
+    if vague:
+        width, name = max(vague)
+        found.append(
+            f"the median is not known well in {len(vague)} of {len(rows)} rows, to ±{width:.1%} at worst "
+            f"({name}): give them more time with --budget"
+        )
     return found
+
+
+def _uncertainty(row: Row) -> float:
+    return (row.latency_s.p50_high - row.latency_s.p50_low) / 2 / row.latency_s.p50
+
+
+def _wanted(row: Row, plan: Plan) -> float:
+    return (plan.cold_rules if row.scenario == "cold-start" else plan.rules).precision
+
+
+def _row_name(row: Row) -> str:
+    return " · ".join(row.key)

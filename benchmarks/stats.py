@@ -7,7 +7,7 @@ distribution or independent neighbours: medians, order statistics, ranks and a b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -69,6 +69,17 @@ def summarise(samples_s: Sequence[float]) -> Summary:
         p50_low=low,
         p50_high=high,
     )
+
+
+def typical_stages(samples_s: Sequence[float], stages_s: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """The mean of each stage over the middle half of the queries, so that the stages add up to about the median.
+
+    Medians of single stages would not: on a busy machine each query loses its time in another stage.
+    """
+    order = np.argsort(np.asarray(samples_s), kind="stable")
+    quarter = len(order) // 4
+    middle = order[quarter : len(order) - quarter]
+    return {name: float(np.asarray(seconds)[middle].mean()) for name, seconds in stages_s.items()}
 
 
 def median_interval(samples: Sequence[float] | Floats, confidence: float = 0.95) -> tuple[float, float]:

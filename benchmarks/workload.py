@@ -14,6 +14,7 @@ from PIL import Image
 
 from clip_edge.errors import DataError
 from clip_edge.files import read_bounded
+from clip_edge.images import open_image
 
 JPEG_QUALITY = 90  # what phone cameras write
 MAX_PICTURE_BYTES = 256 * 1024 * 1024
@@ -44,9 +45,11 @@ def from_files(paths: Sequence[Path], texts: Sequence[str]) -> Workload:
     """The user's own pictures and sentences.
 
     Raises:
-        DataError: a file is missing, unreadable or above 256 MiB.
+        DataError: a file is missing, no readable picture, or above 256 MiB.
     """
     images = tuple(read_bounded(path, MAX_PICTURE_BYTES, error=DataError) for path in paths)
+    for path in paths:
+        open_image(path)  # what cannot be decoded is named now, not in the middle of measuring
     return Workload(images, tuple(texts), "files")
 
 

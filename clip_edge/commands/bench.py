@@ -42,15 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> Outcome:
-    from clip_edge.benchmarks.compare import compare_reports
+    from clip_edge.benchmarks.compare import compare_reports, refuse_unlike
+    from clip_edge.benchmarks.environment import read_environment
     from clip_edge.benchmarks.report import read_report, report_dict
-    from clip_edge.benchmarks.runner import measure
+    from clip_edge.benchmarks.runner import measure, settings_of
     from clip_edge.files import refuse_existing
 
     plan = _plan(args)
     if args.dry_run:
         return _show_plan(plan, console)
     old = None if args.compare is None else read_report(args.compare)
+    if old is not None:
+        refuse_unlike(old, settings_of(plan), read_environment(), old_path=args.compare)
     if args.out is not None:
         refuse_existing(args.out)
         _need_templates()

@@ -23,7 +23,7 @@ SPLITS = ("val", "unseen")
 SHOWN = 5
 MAX_SHEET_BYTES = 16 * 1024 * 1024
 LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
-SPLIT_NAMES = {"val": "new scenes", "unseen": "emoji never seen in training"}
+SPLIT_NAMES = {"val": "new scenes", "unseen": "unseen emoji"}
 
 Results = Mapping[str, "Done"]
 

@@ -109,3 +109,11 @@ def test_a_difference_too_small_to_matter_is_not_flagged(seed: int) -> None:
 
 def test_the_same_samples_give_the_same_answer() -> None:
     assert stats.compare(latencies(1), latencies(2)) == stats.compare(latencies(1), latencies(2))
+
+
+def test_stages_add_up_to_about_the_median_even_when_each_query_stumbles_elsewhere() -> None:
+    random = np.random.default_rng(5)
+    stages = {name: list(0.001 + 0.01 * (random.random(300) < 0.4)) for name in ("decode", "preprocess", "encode")}
+    totals = [sum(parts) for parts in zip(*stages.values(), strict=True)]
+    assert sum(stats.typical_stages(totals, stages).values()) == pytest.approx(float(np.median(totals)), rel=0.35)
+    assert stats.typical_stages([1.0], {"encode": [0.5]}) == {"encode": 0.5}

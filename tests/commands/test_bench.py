@@ -1,0 +1,140 @@
+"""`clip-edge bench` on a real bundle: rows, reports, refusals and the comparison's exit codes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clip_edge.benchmarks.report import read_report
+from clip_edge.cli import main
+
+QUICK = ["--budget", "0.3", "-q"]
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real report: two batches, two scenarios."""
+    out = tmp_path_factory.mktemp("bench") / "out"
+    words = ["bench", str(tiny_bundle), "--batch", "1,4", "--scenario", "single-stream,cold-start", "--out", str(out)]
+    assert main([*words, *QUICK]) == 0
+    return out
+
+
+def test_every_combination_is_a_row_with_samples_stages_and_memory(measured: Path) -> None:
+    report = read_report(measured)
+    assert [(row.tower, row.batch, row.scenario) for row in report.results] == [
+        ("image", 1, "single-stream"),
+        ("image", 4, "single-stream"),
+        ("text", 1, "single-stream"),
+        ("text", 4, "single-stream"),
+        ("image", 1, "cold-start"),
+        ("text", 1, "cold-start"),
+    ]
+    stages = {
+        ("image", "single-stream"): {"decode", "preprocess", "encode"},
+        ("text", "single-stream"): {"tokenise", "encode"},
+        ("image", "cold-start"): {"start", "import", "load", "first"},
+        ("text", "cold-start"): {"start", "import", "load", "first"},
+    }
+    for row in report.results:
+        assert set(row.stages_s) == stages[row.tower, row.scenario]
+        assert 0.3 * row.latency_s.p50 < sum(row.stages_s.values()) < 1.5 * row.latency_s.p50
+        assert row.latency_s.min <= row.latency_s.p50 <= row.latency_s.max
+        assert row.memory_rss_bytes is not None
+        assert 20e6 < row.memory_rss_bytes < 400e6  # a process with numpy and an engine, without torch
+        assert row.accuracy is not None
+        assert row.accuracy.passed
+        assert row.file_bytes > 1000
+    assert report.environment.packages["onnxruntime"] != "not installed"
+
+
+def test_all_three_files_are_written(measured: Path) -> None:
+    assert {file.name for file in measured.iterdir()} == {"report.json", "report.md", "report.html"}
+    assert "| image |" in (measured / "report.md").read_text()
+
+
+def test_offline_and_json(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(tiny_bundle), "--scenario", "offline", "--json", "-", *QUICK]) == 0
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)
+    row = told["results"][0]
+    assert row["throughput_per_s"] == pytest.approx(64 / row["latency_s"]["p50"])
+    assert len(row["samples_s"]) >= 1
+
+
+def test_dry_run_measures_nothing(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", str(tiny_bundle), "--batch", "1,8", "--threads", "1,2", "--dry-run", "--json", "-"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["rows"]) == 8
+    assert told["longest_s"] == 80.0
+    assert not (tmp_path / "out").exists()
+
+
+def changed(measured: Path, out: Path, factor: float, **environment: object) -> Path:
+    """The report with every sample `factor` times as long."""
+    report = json.loads((measured / "report.json").read_text())
+    report["results"] = report["results"][:1]
+    for row in report["results"]:
+        row["samples_s"] = [factor * seconds for seconds in row["samples_s"]]
+    report["environment"] |= environment
+    out.write_text(json.dumps(report))
+    return out
+
+
+def test_a_real_slowdown_is_exit_code_1(measured: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    old = changed(measured, tmp_path / "old.json", 0.02)
+    assert main(["bench", str(tiny_bundle), "--compare", str(old), *QUICK]) == 1
+
+
+def test_a_gain_is_exit_code_0(
+    measured: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = changed(measured, tmp_path / "old.json", 50.0)
+    assert main(["bench", str(tiny_bundle), "--compare", str(old), *QUICK]) == 0
+    assert "× faster" in capsys.readouterr().out
+
+
+def test_another_machine_is_exit_code_2(
+    measured: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = changed(measured, tmp_path / "old.json", 1.0, cpu="Another CPU")
+    assert main(["bench", str(tiny_bundle), "--compare", str(old), *QUICK]) == 2
+    assert "environment.cpu: `Another CPU` then" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--backend", "onnxruntim"], "unknown backend: `onnxruntim`"),
+        (["--scenario", "ofline"], "unknown scenario: `ofline`\n\nhint: did you mean `offline`?"),
+        (["--batch", "0"], "--batch must be numbers from 1 to 4096, such as 1,8; found `0`"),
+        (["--threads", "1,x"], "--threads must be numbers from 1 to 4096, such as 1,8; found `1,x`"),
+        (["--budget", "0"], "--budget must be at least 0.1 seconds; found 0"),
+        (["--text", "a"], "--image and --text go together"),
+    ],
+)
+def test_wrong_options_are_exit_code_2(
+    words: list[str], message: str, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", str(tiny_bundle), *words]) == 2
+    assert f"error: {message}" in capsys.readouterr().err
+
+
+def test_own_pictures_and_sentences(tiny_bundle: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (640, 480), (200, 30, 30)).save(picture)
+    out = tmp_path / "out"
+    words = ["--image", str(picture), "--text", "a red wall", "一面红墙", "--out", str(out)]
+    assert main(["bench", str(tiny_bundle), *words, *QUICK]) == 0
+    workload = read_report(out).settings.workload
+    assert (workload.source, workload.images, workload.texts) == ("files", 1, 2)
+
+
+def test_a_picture_that_cannot_be_read_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    words = ["--image", str(tmp_path / "empty.jpg"), "--text", "x", "--out", str(tmp_path / "out")]
+    assert main(["bench", str(tiny_bundle), *words, *QUICK]) == 2
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,64 @@
+"""`clip-edge demo`: the plan, the whole road on little data, going on after an interruption."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clip_edge import demo
+from clip_edge.cli import main
+from clip_edge.demo import FULL, Size
+
+TINY = Size(images=64, eval_images=16, emojis=24, unseen=4, steps=5, batch=32, goals=None, bench_budget_s=0.2)
+
+
+def test_dry_run_prints_command_lines_that_the_verbs_accept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--dry-run", "--out", str(out), "--json", "-"]) == 0
+    commands = json.loads(capsys.readouterr().out)["commands"]
+    assert [command.split()[1] for command in commands] == [
+        *("data", "distill", "eval", "eval", "export", "verify", "bench")
+    ]
+    assert not out.exists()
+
+
+def test_the_goals_are_those_of_the_built_in_data() -> None:
+    assert FULL.goals == {"recall_at_1": 0.60, "recall_at_10": 0.95}
+    assert (FULL.eval_images, FULL.emojis - FULL.unseen) == (500, 400)
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert "exists and holds no demo" in capsys.readouterr().err
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.slow
+def test_the_whole_road_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "QUICK", TINY)
+    out = tmp_path / "demo"
+    words = ["demo", "--quick", "--out", str(out), "--json", "-", "--no-progress"]
+    assert main(words) == 0
+    first = capsys.readouterr()
+    told = json.loads(first.out)
+    assert told["passed"]
+    assert [step["passed"] for step in told["steps"]] == [True] * 7
+    assert set(told["retrieval"]) == {"val", "unseen"}
+    assert first.err.count("$ clip-edge ") == 7
+    page = (out / "report.html").read_text()
+    for title in ("Searching pictures", "Retrieval", "Training", "How fast it is here", "The pictures", "The model"):
+        assert title in page
+    assert page.count("data:image/png;base64,") > 40
+
+    assert main(words) == 0  # everything is kept
+    again = capsys.readouterr()
+    assert "$ clip-edge " not in again.err
+    assert json.loads(again.out)["steps"] == told["steps"]
+
+    (out / "steps" / "verify.json").unlink()  # as if it had been interrupted there
+    assert main(words) == 0
+    third = capsys.readouterr().err
+    assert third.count("$ clip-edge ") == 2  # verify, and bench behind it
