@@ -27,6 +27,7 @@ from clip_edge.preprocess import PreprocessSpec, normalize, to_pixels
 
 TOP_P = 0.9  # as the captions of MobileCLIP's reinforced data were sampled
 MAX_TOKENS = 40
+CLIP_START, CLIP_END = 49406, 49407  # in CLIP's vocabulary, which every CoCa of open_clip uses
 MAX_LINE_BYTES = 1 << 20
 
 # (sample number, decoded picture, how many per language, seed words) -> captions
@@ -140,21 +141,35 @@ def _tsv_lines(path: Path) -> list[tuple[str, str | None, str]]:
 def _coca(spec: str, _: str, dataset: DataSet, languages: tuple[str, ...], device: torch.device) -> Captioner:
     import open_clip
 
-    import_transformers()  # open_clip's generate needs it
     teacher = load_teacher(spec, device=device)
     model: Any = teacher.model
-    if not hasattr(model, "generate"):
-        raise UsageError(
-            f"`{spec}` writes no captions", hint="name a CoCa model, for example open_clip:coca_ViT-B-32:TAG"
-        )
+    if not hasattr(model, "text_decoder"):
+        raise UsageError(f"`{spec}` writes no captions", hint="name a CoCa model: open_clip:coca_ViT-B-32:TAG")
 
     def generate(pixels: Tensor, count: int) -> list[str]:
-        ids = model.generate(
-            pixels.expand(count, -1, -1, -1), generation_type="top_p", top_p=TOP_P, fixed_output_length=True
-        )
-        return [open_clip.decode(row).partition("<end_of_text>")[0].replace("<start_of_text>", "") for row in ids]
+        texts = [open_clip.decode(row) for row in write_words(model, pixels.expand(count, -1, -1, -1)).cpu()]
+        return [text.partition("<end_of_text>")[0].replace("<start_of_text>", "") for text in texts]
 
     return _sampled(spec, teacher.info.weights_sha256, teacher.info.preprocess, generate, languages, device)
+
+
+def write_words(coca: Any, pixels: Tensor) -> Tensor:
+    """(N, 3, S, S) -> (N, L) token ids, each word sampled from the most probable 90 % (Holtzman et al. 2020).
+
+    Written out, because open_clip's own `generate` does not run with current versions of transformers.
+    """
+    seen = coca(pixels)
+    ids = torch.full((len(pixels), 1), CLIP_START, device=pixels.device)  # (N, 1)
+    for _ in range(min(MAX_TOKENS, coca.context_length)):
+        out = coca(pixels, ids, image_latent=seen["image_features"], image_embs=seen["image_embs"], output_labels=False)
+        chances, order = out["logits"][:, -1].softmax(-1).sort(dim=-1, descending=True)  # (N, V)
+        chances[chances.cumsum(-1) - chances >= TOP_P] = 0
+        following = order.gather(1, torch.multinomial(chances, 1))  # (N, 1)
+        following[(ids == CLIP_END).any(1)] = CLIP_END
+        ids = torch.cat([ids, following], dim=1)
+        if bool((following == CLIP_END).all()):
+            break
+    return ids
 
 
 def _image_to_text(spec: str, rest: str, _: DataSet, languages: tuple[str, ...], device: torch.device) -> Captioner:
