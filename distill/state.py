@@ -83,7 +83,8 @@ def save_state(state: TrainingState, run: Path) -> Path:
         )
         write_json(partial / "state.json", dataclasses.asdict(saved))
         _to_disk(partial)
-    for old in saved_states(run)[:-KEPT]:
+    unfinished = (run / "state").glob(".step-*.partial-*")  # of a process that was killed while it wrote
+    for old in [*saved_states(run)[:-KEPT], *unfinished]:
         shutil.rmtree(old)
     return folder
 
