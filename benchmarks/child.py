@@ -13,6 +13,7 @@ STARTED_S = time.perf_counter()  # before the imports below: they are a stage of
 import json  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
+import threading  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -56,16 +57,22 @@ def launch(job: Job, folder: Path) -> Launch:
     file = folder / "job.json"
     write_json(file, as_dict(job))
     words = [sys.executable, "-m", "clip_edge.benchmarks.child", str(file)]
-    started_s = time.perf_counter()
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        first = child.stdout.readline()
-        first_embedding_s = time.perf_counter() - started_s
-        rest, talk = child.communicate(timeout=TIMEOUT_S)
+    talk = folder / "child.stderr"  # a file, because a full pipe would stop the child
+    with talk.open("wb") as stderr:
+        started_s = time.perf_counter()
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr) as child:
+            watchdog = threading.Timer(TIMEOUT_S, child.kill)
+            watchdog.start()
+            assert child.stdout is not None
+            first = child.stdout.readline()
+            first_embedding_s = time.perf_counter() - started_s
+            rest = child.stdout.read()
+        watchdog.cancel()
     if child.returncode != 0:
-        last_words = "\n  ".join(talk.decode(errors="replace").strip().splitlines()[-LAST_LINES:])
+        said = talk.read_text(errors="replace").strip().splitlines()
+        last_words = "\n  ".join(said[-LAST_LINES:]) or "it said nothing"
         raise ArtifactError(
-            f"a measuring process ended with exit code {child.returncode}:\n  {last_words or 'it said nothing'}",
+            f"a measuring process ended with exit code {child.returncode}:\n  {last_words}",
             where=job.bundle,
             hint="`clip-edge verify` on the bundle tells more",
         )
