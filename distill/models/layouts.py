@@ -137,7 +137,7 @@ def _apple_image(state: State, student: Student) -> dict[str, Tensor]:
     prefix = "image_encoder.model."
     trunk = {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
     projection = trunk.pop(prefix + "head.proj", None)  # (F, D)
-    converted = checkpoint_filter_fn(trunk, student.image.trunk)
+    converted = checkpoint_filter_fn(trunk, student.image.trunk)  # type: ignore[no-untyped-call]
     renamed = {"image.trunk." + name: tensor for name, tensor in converted.items()}
     if projection is not None:
         renamed["image.projection.weight"] = projection.T

@@ -17,7 +17,7 @@ class TextMixer(nn.Module):
         hidden = int(width * mlp_ratio)
         self.token_mixer = TokenMixer(width, kernel)
         self.depthwise = _depthwise(width, kernel, bias=False)
-        self.depthwise_norm = nn.BatchNorm1d(width)
+        self.depthwise_norm: nn.Module = nn.BatchNorm1d(width)
         self.fc1 = nn.Conv1d(width, hidden, 1)
         self.fc2 = nn.Conv1d(hidden, width, 1)
         self.scale = nn.Parameter(torch.full((width, 1), LAYER_SCALE_INIT))
@@ -31,6 +31,13 @@ class TextMixer(nn.Module):
         x = self.token_mixer(x.transpose(1, 2))  # (B, L, W) -> (B, W, L)
         y = self.fc2(F.gelu(self.fc1(self.depthwise_norm(self.depthwise(x)))))
         return (x + self.scale * y).transpose(1, 2)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def reparameterize(self) -> None:
+        """Fold the BatchNorm into its convolution, in place; a second call changes nothing."""
+        if isinstance(self.depthwise_norm, nn.BatchNorm1d):
+            self.depthwise = _folded(*_through_norm(self.depthwise.weight, self.depthwise_norm))
+            self.depthwise_norm = nn.Identity().eval()
 
 
 class TokenMixer(nn.Module):
@@ -61,26 +68,32 @@ class TokenMixer(nn.Module):
         """Fold all branches into one convolution, in place; a second call changes nothing."""
         if self.folded is not None:
             return
-        width, _, kernel = self.conv.weight.shape
         identity = torch.zeros_like(self.conv.weight)
-        identity[:, :, kernel // 2] = 1
+        identity[:, :, identity.shape[-1] // 2] = 1
         terms = [
             _through_norm(self.conv.weight, self.conv_norm),
             _through_norm(identity, self.skip_norm),
         ]
         minus_weight, minus_bias = _through_norm(identity, self.norm)
         scale = self.scale.squeeze(1)  # (W, 1) -> (W,)
-        folded = _depthwise(width, kernel, bias=True).to(self.conv.weight)
-        folded.weight.copy_(identity + scale[:, None, None] * (sum(weight for weight, _ in terms) - minus_weight))
-        assert folded.bias is not None
-        folded.bias.copy_(scale * (sum(bias for _, bias in terms) - minus_bias))
-        self.folded = folded
+        self.folded = _folded(
+            identity + scale[:, None, None] * (sum(weight for weight, _ in terms) - minus_weight),
+            scale * (sum(bias for _, bias in terms) - minus_bias),
+        )
         for name in ("conv", "conv_norm", "skip_norm", "norm", "scale"):
             delattr(self, name)
 
 
 def _depthwise(width: int, kernel: int, *, bias: bool) -> nn.Conv1d:
     return nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width, bias=bias)
+
+
+def _folded(weight: Tensor, bias: Tensor) -> nn.Conv1d:
+    conv = _depthwise(weight.shape[0], weight.shape[-1], bias=True).to(weight)
+    conv.weight.copy_(weight)
+    assert conv.bias is not None
+    conv.bias.copy_(bias)
+    return conv.eval()
 
 
 def _through_norm(weight: Tensor, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:

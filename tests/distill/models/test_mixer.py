@@ -35,6 +35,19 @@ def test_folding_keeps_the_numbers(kernel: int) -> None:
     assert sum(value.numel() for value in mixer.parameters()) == 8 * kernel + 8
 
 
+def test_the_whole_block_folds() -> None:
+    """As the exporter does it; no BatchNorm is left."""
+    from timm.utils import reparameterize_model
+
+    block = TextMixer(8, 5, 2.0)
+    randomised(block)
+    x = torch.randn(3, 20, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        folded = reparameterize_model(nn.Sequential(block))[0]
+        torch.testing.assert_close(folded(x, None), block(x, None), atol=1e-5, rtol=1e-5)
+    assert not [child for child in folded.modules() if child.training or isinstance(child, nn.BatchNorm1d)]
+
+
 def test_starts_almost_silent() -> None:
     mixer = TextMixer(8, 11, 4.0).eval()
     x = torch.randn(2, 20, 8, generator=torch.Generator().manual_seed(1))
