@@ -47,18 +47,24 @@ def _trace(tower: nn.Module, example: Tensor, declaration: Declaration, opset: i
                 opset_version=opset,
                 input_names=[declaration.input],
                 output_names=[declaration.output],
-                dynamic_shapes={declaration.input: {0: torch.export.Dim("batch")}},
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
             )
     except Exception as problem:  # the exporter wraps whatever failed inside it
-        first = str(problem).strip().partition("\n")[0]
         raise ExportError(
-            f"torch {torch.__version__} cannot trace {type(tower).__name__}: {first}",
+            f"torch {torch.__version__} cannot trace {type(tower).__name__}: {_root_cause(problem)}",
             hint="choose an image tower without data-dependent control flow; -v shows the whole report",
         ) from problem
     assert program is not None  # with dynamo=True there always is one
     model: onnx.ModelProto = program.model_proto
     return model
+
+
+def _root_cause(problem: BaseException) -> str:
+    """The first line of what failed first, which the exporter wraps in pages of advice."""
+    while problem.__cause__ is not None:
+        problem = problem.__cause__
+    return str(problem).strip().partition("\n")[0]
 
 
 @contextmanager

@@ -45,9 +45,9 @@ def split_towers(student: Student) -> tuple[ImageTower, TextTower]:
     Raises:
         ExportError: folding changed the numbers, or left a branch behind.
     """
-    folded = copy.deepcopy(student).eval().requires_grad_(False)
+    folded = copy.deepcopy(student)
     reparameterize(folded)
-    image, text = ImageTower(folded).eval(), TextTower(folded).eval()
+    image, text = ImageTower(folded).eval(), TextTower(folded).eval()  # the wrappers themselves start in training
     with torch.inference_mode():
         pixels, ids = probe_pixels(student), probe_ids(student)
         _compare("image", student.eval().encode_image(pixels), image(pixels))
@@ -58,14 +58,17 @@ def split_towers(student: Student) -> tuple[ImageTower, TextTower]:
 def reparameterize(model: nn.Module) -> None:
     """Fold every multi-branch block of `model` in place: timm's (FastViT, MobileOne, RepViT, ...) and our own.
 
+    The model ends in evaluation mode without gradients, and so do the convolutions that folding makes.
+
     Raises:
         ExportError: a block kept its branches.
     """
     from timm.models import reparameterize_model
 
-    reparameterize_model(model, inplace=True)
+    reparameterize_model(model.eval(), inplace=True)
+    model.eval().requires_grad_(False)
     for name, module in model.named_modules():
-        if module.training or getattr(module, "reparam_conv", module) is None:  # None: timm's block before folding
+        if getattr(module, "reparam_conv", module) is None:  # what timm's blocks hold before folding
             raise ExportError(f"a block kept its training-time form: {name}", where=type(module).__name__)
 
 

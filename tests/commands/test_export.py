@@ -1,0 +1,58 @@
+"""`clip-edge export` from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clip_edge.bundle import Bundle
+from clip_edge.cli import main
+
+
+def test_export_writes_a_bundle_and_one_object(
+    tiny_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bundle"
+    assert main(["export", str(tiny_student), "--target", "onnx", "--out", str(out), "--json", "-", "-q"]) == 0
+    output = capsys.readouterr()
+    data = json.loads(output.out)
+    assert data["bundle"] == str(out)
+    assert data["manifest"]["artifacts"][0]["verification"]["min_cosine"] > 0.9999
+    assert data["bytes"] == sum(entry.bytes for entry in Bundle.open(out).manifest.files.values())
+    assert output.err == ""
+
+
+def test_dry_run_writes_nothing(tiny_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "bundle"
+    assert main(["export", str(tiny_student), "--target", "onnx", "--out", str(out), "--dry-run"]) == 0
+    assert capsys.readouterr().out == (f"would export tiny to {out}: onnx/vision_model.onnx, onnx/text_model.onnx\n")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "onix"], "error: unknown target: `onix`\n\nhint: did you mean `onnx`? known: onnx\n"),
+        (
+            ["--target", "onnx", "--precision", "fp3"],
+            "error: unknown precision of target `onnx`: `fp3`\n\nhint: did you mean `fp32`? known: fp32\n",
+        ),
+    ],
+)
+def test_near_misses_are_named(
+    options: list[str], message: str, tiny_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(tiny_student), "--out", str(tmp_path / "out"), *options]) == 2
+    assert capsys.readouterr().err == message
+
+
+def test_an_existing_folder_is_refused(
+    tiny_student: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(tiny_student), "--target", "onnx", "--out", str(tiny_bundle)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: the output folder exists: {tiny_bundle}\n"
+        "\nhint: name another folder with --out, or remove this one first\n"
+    )

@@ -1,0 +1,58 @@
+"""The contract of every row of the table of backends, on a real bundle."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clip_edge.bundle import GOLDEN, TOWERS, Bundle, Tower
+from clip_edge.golden import read_golden
+from clip_edge.preprocess import normalize
+from clip_edge.runtime.backends import BACKENDS, Options, is_installed, open_tower
+
+INSTALLED = [name for name in BACKENDS if is_installed(name)]
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_row_is_complete(name: str) -> None:
+    backend = BACKENDS[name]
+    assert backend.module == f"clip_edge.runtime.backends.{name.replace('-', '_')}"
+    assert backend.summary
+    assert backend.install.startswith("pip install ")
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("options", [Options(threads=1), Options(threads=2, spin=True), Options()])
+def test_a_backend_gives_the_reference(name: str, tower: Tower, options: Options, tiny_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    golden = read_golden((tiny_bundle / GOLDEN).read_bytes(), bundle.manifest, tiny_bundle)
+    run = open_tower(name, bundle, bundle.manifest.artifact(tower, BACKENDS[name].target), options)
+    if tower == "image":
+        inputs: np.ndarray = normalize(golden.pixels, bundle.manifest.image.preprocess)
+        expected = golden.image_embeds
+    else:
+        inputs, expected = golden.input_ids, golden.text_embeds
+    found = run(inputs)
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() < 1e-5
+    assert np.abs(run(inputs[:1]) - expected[:1]).max() < 1e-5
+    _run_from_threads(run, inputs, found)
+
+
+def _run_from_threads(run: object, inputs: np.ndarray, expected: np.ndarray) -> None:
+    errors: list[float] = []
+
+    def work() -> None:
+        errors.append(float(np.abs(run(inputs) - expected).max()))  # type: ignore[operator]
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(errors) == 4
+    assert max(errors) < 1e-6
