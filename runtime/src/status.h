@@ -39,7 +39,7 @@ template <class Options>
 Options read_options(const Options *from, const Options &defaults, const char *name) {
   need(from, name);
   const size_t size = from->struct_size;
-  if (size < sizeof(uint32_t) * 2 || size > 4096)
+  if (size < 2 * sizeof(uint32_t) || size > 4096 || size % alignof(Options) != 0)
     fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "`%s` was not initialised: its struct_size is %zu", name, size);
   const auto *bytes = reinterpret_cast<const unsigned char *>(from);
   for (size_t i = sizeof(Options); i < size; i++)

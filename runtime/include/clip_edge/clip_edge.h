@@ -50,6 +50,22 @@ CLIP_EDGE_API const char *clip_edge_last_error(void);
 /* "0.1.0" */
 CLIP_EDGE_API const char *clip_edge_version(void);
 CLIP_EDGE_API uint32_t clip_edge_abi_version(void);
+/* Engines that this build can use, separated by commas. They are looked for when a model first needs them. */
+CLIP_EDGE_API const char *clip_edge_backends(void);
+
+/* --- log ------------------------------------------------------------------------------------------------ */
+
+typedef enum clip_edge_log_level {
+  CLIP_EDGE_LOG_INFO = 0,
+  CLIP_EDGE_LOG_WARNING = 1,
+  CLIP_EDGE_LOG_ERROR = 2
+} clip_edge_log_level;
+
+/* May be called from any thread, one call at a time; must not call the library. */
+typedef void (*clip_edge_log_function)(clip_edge_log_level level, const char *text, void *user);
+
+/* Where the engine's warnings go. Without a function, and at the start, nowhere. */
+CLIP_EDGE_API void clip_edge_log_set(clip_edge_log_function function, void *user);
 
 /* --- pictures --------------------------------------------------------------------------------------------- */
 
@@ -148,6 +164,88 @@ CLIP_EDGE_API void clip_edge_tokenizer_free(clip_edge_tokenizer *tokenizer); /* 
 /* One row of context_length ids. Invalid UTF-8 is read as U+FFFD; at most 1 MiB of text. */
 CLIP_EDGE_API clip_edge_status clip_edge_tokenize(const clip_edge_tokenizer *tokenizer, const char *utf8,
                                                   size_t length, int32_t *ids, size_t capacity);
+
+/* --- models --------------------------------------------------------------------------------------------- */
+
+/* A bundle. Any number of threads may use it at the same time, each through a session of its own. */
+typedef struct clip_edge_model clip_edge_model;
+
+typedef struct clip_edge_model_options {
+  uint32_t struct_size;
+  int32_t threads;         /* of the engine; 0: it decides */
+  const char *precision;   /* "fp32", "int8", ...; NULL: the first that the bundle lists */
+  const char *onnxruntime; /* path of libonnxruntime, used by the first model of the process; NULL: search */
+} clip_edge_model_options;
+
+CLIP_EDGE_API void clip_edge_model_options_init(clip_edge_model_options *options, size_t struct_size);
+
+/* Reads the manifest of a bundle folder. Graphs and tokenizer are read, and their hashes checked, when first needed.
+ * `options` may be NULL. */
+CLIP_EDGE_API clip_edge_status clip_edge_model_open(const char *folder, const clip_edge_model_options *options,
+                                                    clip_edge_model **model);
+/* After all of its sessions. NULL does nothing. */
+CLIP_EDGE_API void clip_edge_model_free(clip_edge_model *model);
+
+typedef struct clip_edge_model_info {
+  uint32_t struct_size;
+  int32_t dim;                 /* floats in an embedding */
+  const char *name;            /* lives as long as the model */
+  const char *embedding_space; /* vectors of two different spaces must never be compared */
+  float logit_scale;
+  int32_t normalized;    /* 1: embeddings are unit vectors */
+  int32_t research_only; /* 1: the weights may not be used commercially */
+  clip_edge_preprocess_spec preprocess;
+  clip_edge_text_spec text;
+} clip_edge_model_info;
+
+CLIP_EDGE_API clip_edge_status clip_edge_model_get_info(const clip_edge_model *model, clip_edge_model_info *info,
+                                                        size_t struct_size);
+/* Compares the size and hash of every file of the bundle with its manifest. */
+CLIP_EDGE_API clip_edge_status clip_edge_model_check(const clip_edge_model *model);
+
+/* --- sessions ------------------------------------------------------------------------------------------- */
+
+/* One thread's use of a model. */
+typedef struct clip_edge_session clip_edge_session;
+
+CLIP_EDGE_API clip_edge_status clip_edge_session_new(clip_edge_model *model, clip_edge_session **session);
+CLIP_EDGE_API void clip_edge_session_free(clip_edge_session *session); /* NULL does nothing */
+
+/* Asked between batches; anything but 0 ends the call with CLIP_EDGE_ERROR_ABORTED. NULL: never asked. */
+typedef int (*clip_edge_abort_function)(void *user);
+CLIP_EDGE_API void clip_edge_session_set_abort(clip_edge_session *session, clip_edge_abort_function function,
+                                               void *user);
+
+/* Of the session's last call. */
+typedef struct clip_edge_timings {
+  uint32_t struct_size;
+  uint64_t prepare_ns; /* resizing and normalising, or tokenising */
+  uint64_t encode_ns;  /* in the engine */
+} clip_edge_timings;
+
+CLIP_EDGE_API void clip_edge_session_get_timings(const clip_edge_session *session, clip_edge_timings *timings,
+                                                 size_t struct_size);
+
+/* `count` pictures -> count * dim floats. Any count: batches are made as the graph needs them. */
+CLIP_EDGE_API clip_edge_status clip_edge_embed_images(clip_edge_session *session, const clip_edge_image *images,
+                                                      size_t count, float *out, size_t out_floats);
+/* `count` sentences -> count * dim floats. `lengths` in bytes; NULL: all end at their first zero byte. */
+CLIP_EDGE_API clip_edge_status clip_edge_embed_texts(clip_edge_session *session, const char *const *texts,
+                                                     const size_t *lengths, size_t count, float *out,
+                                                     size_t out_floats);
+
+/* Labels as vectors, made once and used for every picture; `{}` in a template stands for the label. */
+typedef struct clip_edge_prompts clip_edge_prompts;
+
+/* `templates` NULL: the label as it stands. Threads may share the result. */
+CLIP_EDGE_API clip_edge_status clip_edge_prompts_new(clip_edge_session *session, const char *const *labels,
+                                                     size_t label_count, const char *const *templates,
+                                                     size_t template_count, clip_edge_prompts **prompts);
+CLIP_EDGE_API void clip_edge_prompts_free(clip_edge_prompts *prompts); /* NULL does nothing */
+
+/* The probability of each label: label_count floats that sum to 1. */
+CLIP_EDGE_API clip_edge_status clip_edge_classify(clip_edge_session *session, const clip_edge_prompts *prompts,
+                                                  const clip_edge_image *image, float *out, size_t out_floats);
 
 #ifdef __cplusplus
 }

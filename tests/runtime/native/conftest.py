@@ -59,6 +59,23 @@ class Text(ctypes.Structure):
     ]
 
 
+class ModelOptions(ctypes.Structure):
+    """clip_edge_model_options"""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("threads", ctypes.c_int32),
+        ("precision", ctypes.c_char_p),
+        ("onnxruntime", ctypes.c_char_p),
+    ]
+
+
+class Timings(ctypes.Structure):
+    """clip_edge_timings"""
+
+    _fields_ = [("struct_size", ctypes.c_uint32), ("prepare_ns", ctypes.c_uint64), ("encode_ns", ctypes.c_uint64)]
+
+
 class Library:
     """The C functions under Python names; every failure is an AssertionError with the library's own text."""
 
@@ -123,6 +140,78 @@ class Library:
             return ids
 
         return tokenize
+
+    def open(self, folder: Path, *, onnxruntime: str | None = None, precision: str | None = None) -> Model:
+        """A model with one session; errors are AssertionErrors with the library's text."""
+        options = ModelOptions(
+            ctypes.sizeof(ModelOptions),
+            1,
+            precision.encode() if precision else None,
+            (onnxruntime or onnxruntime_library()).encode(),
+        )
+        handle = ctypes.c_void_p()
+        self.check(self.c.clip_edge_model_open(str(folder).encode(), ctypes.byref(options), ctypes.byref(handle)))
+        return Model(self, handle)
+
+
+class Model:
+    """A clip_edge_model and one clip_edge_session."""
+
+    def __init__(self, library: Library, handle: ctypes.c_void_p) -> None:
+        self.library, self.handle, self.session = library, handle, ctypes.c_void_p()
+        library.check(library.c.clip_edge_session_new(handle, ctypes.byref(self.session)))
+
+    def close(self) -> None:
+        self.library.c.clip_edge_session_free(self.session)
+        self.library.c.clip_edge_model_free(self.handle)
+
+    def timings(self) -> tuple[int, int]:
+        """Nanoseconds of the last call: preparing, encoding."""
+        timings = Timings()
+        size = ctypes.c_size_t(ctypes.sizeof(timings))
+        self.library.c.clip_edge_session_get_timings(self.session, ctypes.byref(timings), size)
+        return timings.prepare_ns, timings.encode_ns
+
+    def check_files(self) -> None:
+        self.library.check(self.library.c.clip_edge_model_check(self.handle))
+
+    def images(self, images: list[Image], dim: int) -> np.ndarray:
+        out = np.empty((len(images), dim), np.float32)
+        array, size = (Image * len(images))(*images), ctypes.c_size_t
+        call = self.library.c.clip_edge_embed_images
+        self.library.check(
+            call(self.session, array, size(len(images)), ctypes.c_void_p(out.ctypes.data), size(out.size))
+        )
+        return out
+
+    def texts(self, texts: list[str], dim: int) -> np.ndarray:
+        out = np.empty((len(texts), dim), np.float32)
+        encoded, size = [text.encode() for text in texts], ctypes.c_size_t
+        array, lengths = (ctypes.c_char_p * len(texts))(*encoded), (size * len(texts))(*map(len, encoded))
+        call, to = self.library.c.clip_edge_embed_texts, ctypes.c_void_p(out.ctypes.data)
+        self.library.check(call(self.session, array, lengths, size(len(texts)), to, size(out.size)))
+        return out
+
+    def classify(self, image: Image, labels: list[str], templates: list[str]) -> np.ndarray:
+        c, size, prompts = self.library.c, ctypes.c_size_t, ctypes.c_void_p()
+        names = (ctypes.c_char_p * len(labels))(*[label.encode() for label in labels])
+        frames = (ctypes.c_char_p * len(templates))(*[template.encode() for template in templates])
+        made = c.clip_edge_prompts_new(
+            self.session, names, size(len(labels)), frames, size(len(templates)), ctypes.byref(prompts)
+        )
+        self.library.check(made)
+        out = np.empty(len(labels), np.float32)
+        to = ctypes.c_void_p(out.ctypes.data)
+        self.library.check(c.clip_edge_classify(self.session, prompts, ctypes.byref(image), to, size(len(labels))))
+        c.clip_edge_prompts_free(prompts)
+        return out
+
+
+def onnxruntime_library() -> str:
+    """The shared library inside of the installed onnxruntime package."""
+    import onnxruntime
+
+    return str(next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")))
 
 
 @pytest.fixture(scope="session")

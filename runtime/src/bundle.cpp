@@ -1,0 +1,201 @@
+#include "bundle.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "preprocess.h"
+#include "sha256.h"
+#include "status.h"
+#include "tokenizer.h"
+
+namespace clip_edge::core {
+namespace {
+
+constexpr size_t kMostManifestBytes = size_t{4} << 20;
+constexpr size_t kMostFileBytes = size_t{4} << 30;
+constexpr int kMostFiles = 10000;
+
+// Neither absolute nor with `..`, empty or hidden parts: the file lies inside of the folder.
+bool stays_inside(const std::string &name) {
+  if (name.empty() || name.size() > 1024 || name.find('\\') != std::string::npos || name.find('\0') != std::string::npos)
+    return false;
+  size_t start = 0;
+  while (start <= name.size()) {
+    const size_t end = std::min(name.find('/', start), name.size());
+    const std::string part = name.substr(start, end - start);
+    if (part.empty() || part == "." || part == "..") return false;
+    start = end + 1;
+  }
+  return true;
+}
+
+std::string text_of(const Json &table, std::string_view key) { return std::string(table[key].string()); }
+
+// The index of the table's word among `choices`.
+int choice(const Json &table, std::string_view key, std::initializer_list<std::string_view> choices,
+           const std::string &where) {
+  const std::string_view found = table[key].string();
+  int index = 0;
+  for (std::string_view name : choices) {
+    if (name == found) return index;
+    index++;
+  }
+  fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: `%s` is `%.40s`, which this library does not know", where.c_str(),
+       std::string(key).c_str(), std::string(found).c_str());
+}
+
+void read_image(const Json &image, Manifest &manifest, const std::string &where) {
+  image.only({"preprocess", "crop", "channel_order", "layout", "pixel_scale", "antialias"});
+  choice(image, "channel_order", {"RGB"}, where);
+  choice(image, "layout", {"NCHW"}, where);
+  const double scale = image["pixel_scale"].number();
+  const Json table = image["preprocess"];
+  table.only({"size", "resize", "interpolation", "mean", "std"});
+  clip_edge_preprocess_spec &spec = manifest.preprocess;
+  clip_edge_preprocess_spec_init(&spec, sizeof(spec));
+  spec.size = static_cast<int32_t>(table["size"].integer(1, 4096));
+  spec.resize = static_cast<clip_edge_resize>(choice(table, "resize", {"shortest", "squash"}, where));
+  spec.interpolation =
+      static_cast<clip_edge_interpolation>(choice(table, "interpolation", {"bilinear", "bicubic"}, where));
+  const int crop = choice(image, "crop", {"center", "none"}, where);
+  if (!image["antialias"].boolean() || scale < 0.99999 / 255 || scale > 1.00001 / 255 || crop != spec.resize)
+    fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: this kind of preprocessing is not supported", where.c_str());
+  for (const char *key : {"mean", "std"}) {
+    const std::vector<Json> values = table[key].items();
+    if (values.size() != 3) fail(CLIP_EDGE_ERROR_FORMAT, "%s: `%s` must have three values", where.c_str(), key);
+    for (size_t i = 0; i < 3; i++) (*key == 'm' ? spec.mean : spec.std)[i] = static_cast<float>(values[i].number());
+  }
+  check_spec(spec);
+}
+
+void read_text(const Json &text, Manifest &manifest, const std::string &where) {
+  text.only({"tokenizer", "causal", "pad_mask", "pooling", "activation"});
+  const Json table = text["tokenizer"];
+  table.only({"context_length", "vocab_size", "pad_id", "bos_id", "eos_id", "clean"});
+  clip_edge_text_spec spec;
+  clip_edge_text_spec_init(&spec, sizeof(spec));
+  const auto number = [&](const char *key) { return static_cast<int32_t>(table[key].integer(0, 1 << 20)); };
+  spec.context_length = number("context_length");
+  spec.vocab_size = number("vocab_size");
+  spec.pad_id = number("pad_id"), spec.bos_id = number("bos_id"), spec.eos_id = number("eos_id");
+  spec.clean = static_cast<clip_edge_text_cleaning>(choice(table, "clean", {"none", "clip"}, where));
+  manifest.text = read_text_spec(&spec);
+}
+
+Artifact read_artifact(const Json &table, const Manifest &manifest, const std::string &where) {
+  table.only({"tower", "target", "precision", "path", "input", "input_dtype", "output", "batch", "opset", "parameters",
+              "verification"});
+  Artifact artifact{text_of(table, "tower"), text_of(table, "target"), text_of(table, "precision"),
+                    text_of(table, "path"),  text_of(table, "input"),  text_of(table, "output")};
+  artifact.wide_ids = choice(table, "input_dtype", {"float32", "int32", "int64"}, where) == 2;
+  if (!table["batch"].is_null()) artifact.batch = table["batch"].integer(1, 4096);
+  if (manifest.files.count(artifact.path) == 0)
+    fail(CLIP_EDGE_ERROR_FORMAT, "%s: `artifacts` names a file that is not listed: `%.200s`", where.c_str(),
+         artifact.path.c_str());
+  return artifact;
+}
+
+void read_files(const Json &files, Manifest &manifest, const std::string &where) {
+  files.members([&](std::string_view key, const Json &entry) {
+    const std::string name(key);
+    if (!stays_inside(name))
+      fail(CLIP_EDGE_ERROR_FORMAT, "%s: a path leaves the bundle: `%.200s`", where.c_str(), name.c_str());
+    entry.only({"sha256", "bytes"});
+    const Manifest::File file{text_of(entry, "sha256"), entry["bytes"].integer(0, int64_t{1} << 40)};
+    if (!manifest.files.emplace(name, file).second || manifest.files.size() > kMostFiles)
+      fail(CLIP_EDGE_ERROR_FORMAT, "%s: too many files, or one listed twice", where.c_str());
+  });
+}
+
+// The manifest holds the hash of itself, written while those 64 digits were zeros.
+void check_own_hash(std::string text, const std::string &stated, const std::string &where) {
+  const std::string zeros(64, '0');
+  if (stated.size() == 64)
+    for (size_t at = text.find(stated); at != std::string::npos; at = text.find(stated, at + 64))
+      text.replace(at, 64, zeros);
+  if (sha256_hex(text) != stated)
+    fail(CLIP_EDGE_ERROR_FORMAT, "%s: changed: its hash differs from the one it states", where.c_str());
+}
+
+}  // namespace
+
+std::string read_file(const std::string &path, size_t max_bytes) {
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (file < 0) fail(CLIP_EDGE_ERROR_IO, "%s: %s", path.c_str(), std::strerror(errno));
+  struct Closer {
+    int descriptor;
+    ~Closer() { close(descriptor); }
+  } closer{file};
+  struct stat info;
+  if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode)) fail(CLIP_EDGE_ERROR_IO, "%s: not a file", path.c_str());
+  if (static_cast<uint64_t>(info.st_size) > max_bytes)
+    fail(CLIP_EDGE_ERROR_FORMAT, "%s: at most %zu bytes are read; found %lld", path.c_str(), max_bytes,
+         static_cast<long long>(info.st_size));
+  std::string bytes(static_cast<size_t>(info.st_size), '\0');
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t count = read(file, &bytes[done], bytes.size() - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) fail(CLIP_EDGE_ERROR_IO, "%s: cut off at byte %zu", path.c_str(), done);
+    done += static_cast<size_t>(count);
+  }
+  return bytes;
+}
+
+Manifest parse_manifest(const std::string &text, const std::string &where) {
+  const JsonDocument document(text, where);
+  const Json root = document.root();
+  if (root["schema"].integer(0, 1 << 30) != 1)
+    fail(CLIP_EDGE_ERROR_VERSION, "%s: manifest schema 1 expected; found %lld", where.c_str(),
+         static_cast<long long>(root["schema"].integer(0, 1 << 30)));
+  root.only({"schema", "name", "created_by", "embedding", "image", "text", "artifacts", "licences", "research_only",
+             "source", "versions", "files", "manifest_sha256"});
+  check_own_hash(text, text_of(root, "manifest_sha256"), where);
+  Manifest manifest;
+  manifest.name = text_of(root, "name"), manifest.created_by = text_of(root, "created_by");
+  manifest.research_only = root["research_only"].boolean();
+  const Json embedding = root["embedding"];
+  embedding.only({"space", "dim", "normalized", "logit_scale", "logit_bias"});
+  manifest.space = text_of(embedding, "space");
+  manifest.dim = static_cast<int>(embedding["dim"].integer(1, 65536));
+  manifest.normalized = embedding["normalized"].boolean();
+  manifest.logit_scale = embedding["logit_scale"].number();
+  read_image(root["image"], manifest, where);
+  read_text(root["text"], manifest, where);
+  read_files(root["files"], manifest, where);
+  root["artifacts"].each([&](const Json &item) { manifest.artifacts.push_back(read_artifact(item, manifest, where)); });
+  return manifest;
+}
+
+Bundle::Bundle(const std::string &folder) : folder_(folder) {
+  const std::string path = folder + "/manifest.json";
+  manifest_ = parse_manifest(read_file(path, kMostManifestBytes), path);
+}
+
+const Artifact &Bundle::artifact(const char *tower, const char *target, const std::string &precision) const {
+  for (const Artifact &item : manifest_.artifacts)
+    if (item.tower == tower && item.target == target && (precision.empty() || item.precision == precision)) return item;
+  fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: the bundle has no %s tower for target `%s`%s%s", folder_.c_str(), tower, target,
+       precision.empty() ? "" : " in precision ", precision.c_str());
+}
+
+std::string Bundle::read(const std::string &name, size_t max_bytes) const {
+  const auto entry = manifest_.files.find(name);
+  if (entry == manifest_.files.end())
+    fail(CLIP_EDGE_ERROR_FORMAT, "%s: missing file: %s", folder_.c_str(), name.c_str());
+  std::string bytes = read_file(folder_ + "/" + name, max_bytes);
+  if (static_cast<int64_t>(bytes.size()) != entry->second.bytes || sha256_hex(bytes) != entry->second.sha256)
+    fail(CLIP_EDGE_ERROR_FORMAT, "%s/%s: changed: its size or hash is not what the manifest says", folder_.c_str(),
+         name.c_str());
+  return bytes;
+}
+
+void Bundle::check_all() const {
+  for (const auto &[name, file] : manifest_.files) read(name, kMostFileBytes);
+}
+
+}  // namespace clip_edge::core

@@ -1,0 +1,59 @@
+// A bundle folder and its manifest.json, schema 1. Nothing in it is trusted: keys, types, paths, sizes and hashes are
+// checked before anything is used.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "clip_edge/clip_edge.h"
+#include "json.h"
+
+namespace clip_edge::core {
+
+struct Artifact {
+  std::string tower, target, precision, path, input, output;
+  bool wide_ids = false;  // token ids are int64 (else int32)
+  int64_t batch = 0;      // 0: any
+};
+
+struct Manifest {
+  std::string name, created_by, space;
+  int dim = 0;
+  bool normalized = false, research_only = false;
+  double logit_scale = 1;
+  clip_edge_preprocess_spec preprocess;
+  clip_edge_text_spec text;
+  std::vector<Artifact> artifacts;
+  struct File {
+    std::string sha256;
+    int64_t bytes;
+  };
+  std::map<std::string, File> files;
+};
+
+class Bundle {
+ public:
+  explicit Bundle(const std::string &folder);  // throws Error
+
+  const Manifest &manifest() const { return manifest_; }
+  const std::string &folder() const { return folder_; }
+
+  // The first artefact of a tower ("image", "text") for a target, of that precision unless it is empty. Throws Error.
+  const Artifact &artifact(const char *tower, const char *target, const std::string &precision) const;
+
+  // The bytes of a listed file whose size and hash were checked: what was hashed is what is used.
+  std::string read(const std::string &name, size_t max_bytes) const;
+
+  // Hashes every listed file.
+  void check_all() const;
+
+ private:
+  std::string folder_;
+  Manifest manifest_;
+};
+
+Manifest parse_manifest(const std::string &text, const std::string &where);
+std::string read_file(const std::string &path, size_t max_bytes);
+
+}  // namespace clip_edge::core

@@ -1,0 +1,12 @@
+# What both CMake consumers build: the library's headers must pass as C99 and C++17 with every warning an error.
+add_compile_options(-Wall -Wextra -Wpedantic -Werror)
+add_executable(consumer_c ${CMAKE_CURRENT_LIST_DIR}/consumer.c)
+set_target_properties(consumer_c PROPERTIES C_STANDARD 99 C_EXTENSIONS OFF)
+target_compile_definitions(consumer_c PRIVATE CLIP_EDGE_EXPECTED_VERSION="${EXPECTED_VERSION}")
+add_executable(consumer_cpp ${CMAKE_CURRENT_LIST_DIR}/consumer.cpp)
+set_target_properties(consumer_cpp PROPERTIES CXX_STANDARD 17 CXX_EXTENSIONS OFF)
+enable_testing()
+foreach(language c cpp)
+  target_link_libraries(consumer_${language} PRIVATE clip_edge::clip_edge)
+  add_test(NAME ${language} COMMAND consumer_${language})
+endforeach()
