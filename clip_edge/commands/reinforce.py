@@ -39,6 +39,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", metavar="S", type=int, default=0)
     parser.add_argument("--batch-size", metavar="B", type=int, default=64, help="pictures per forward (default: 64)")
     parser.add_argument("--device", help="cpu or cuda (default: cuda when there is one)")
+    parser.add_argument(
+        "--import-datacompdr", metavar="DIR", type=Path, help="read the knowledge from DataCompDR shards"
+    )
+    parser.add_argument(
+        "--import-teacher",
+        metavar="NAME:DIM:SCALE",
+        action="append",
+        help="what they hold (default: the published ones)",
+    )
     parser.add_argument("--verify", action="store_true", help="make nothing: embed a sample again and compare")
     parser.add_argument("--dry-run", action="store_true", help="say how large and how long, and write nothing")
 
@@ -47,6 +56,8 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     """Make what is missing, or say what it would cost, or verify what is there."""
     if args.verify:
         return _verify(args, console)
+    if args.import_datacompdr:
+        return _import(args, console)
     if not args.teacher:
         raise UsageError("no teacher", hint="name at least one with --teacher SPEC")
     from clip_edge.distill.reinforce import engine
@@ -63,7 +74,7 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
         console.out(f"{expected['expected_bytes']} bytes, {expected['expected_s']} s")
         return Outcome({"dry_run": True, **expected})
     manifest = engine.reinforce(work, console)
-    data = engine.summary(work, manifest)
+    data = engine.summary(work.folder, manifest)
     _tell(data, console)
     return Outcome(data)
 
@@ -101,6 +112,22 @@ def _tell(data: dict[str, Any], console: Console) -> None:
         named = ", ".join(f"{one['key']} ({one['reason']})" for one in skipped[:5])
         more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
         console.warn(f"{len(skipped)} pictures cannot be read and stay out of training: {named}{more}")
+
+
+def _import(args: argparse.Namespace, console: Console) -> Outcome:
+    from clip_edge.distill.data.readers import open_dataset
+    from clip_edge.distill.reinforce.datacompdr import PUBLISHED, import_datacompdr
+    from clip_edge.distill.reinforce.engine import output_folder, summary
+
+    dataset = open_dataset(args.data, args.split)
+    folder = output_folder(args.out, dataset)
+    teachers = args.import_teacher or PUBLISHED
+    manifest = import_datacompdr(
+        dataset, args.import_datacompdr, folder, teachers=teachers, dtype=args.dtype, console=console
+    )
+    data = summary(folder, manifest)
+    _tell(data, console)
+    return Outcome(data)
 
 
 def _verify(args: argparse.Namespace, console: Console) -> Outcome:

@@ -76,7 +76,6 @@ class Options:
 class Work:
     """An opened data set, the job, where its sidecars go, and the models that do it."""
 
-    options: Options
     dataset: DataSet
     job: Job
     folder: Path
@@ -87,6 +86,10 @@ class Work:
     def shards(self) -> tuple[Shard, ...]:
         """The shards of the data set, in order."""
         return shards_of(self.dataset)
+
+    def sidecar_of(self, shard: Shard) -> Path:
+        """The file that describes a shard."""
+        return self.folder / f"{shard.name}{SUFFIX}"
 
 
 def prepare(options: Options) -> Work:
@@ -119,7 +122,7 @@ def prepare(options: Options) -> Work:
         versions={**versions(), **{name: importlib.metadata.version(name) for name in ("numpy", "torch")}},
         pixels_sha256=pixels_sha256(),
     )
-    return Work(options, dataset, job, output_folder(options, dataset), teachers, captioner)
+    return Work(dataset, job, output_folder(options.out, dataset), teachers, captioner)
 
 
 @functools.lru_cache(maxsize=8)  # a worker process does many shards with the same teachers
@@ -147,10 +150,10 @@ def choose_captioner(options: Options, dataset: DataSet) -> str:
     )
 
 
-def output_folder(options: Options, dataset: DataSet) -> Path:
+def output_folder(out: Path | None, dataset: DataSet) -> Path:
     """`OUT/<split>`, or the folder of the shards when no OUT is given."""
-    if options.out is not None:
-        return options.out / options.split
+    if out is not None:
+        return out / dataset.split
     folders = {Path(file).parent for file in dataset.files}
     if dataset.texts or len(folders) != 1:
         raise UsageError(
@@ -221,13 +224,13 @@ def existing(work: Work, shard: Shard, manifest: Manifest) -> tuple[FileRecord, 
     Raises:
         ArtifactError: the file was damaged since, or describes other pictures.
     """
-    path = work.folder / f"{shard.name}{SUFFIX}"
+    path = work.sidecar_of(shard)
     if not path.exists():
         return None
     sidecar = Sidecar(path, work.job.shape)
     if sidecar.header.job != work.job.id:
         raise ArtifactError("the sidecar was made by another job", where=path, hint=OTHER_JOB)
-    record = FileRecord(path.name, shard.name, len(sidecar), sha256_file(path), path.stat().st_size)
+    record = finished(path, shard, len(sidecar))
     known = {file.shard: file for file in manifest.files}.get(shard.name)
     if known is not None and known.sha256 != record.sha256:
         raise damaged(path, known.sha256, record.sha256)
@@ -254,13 +257,18 @@ def make_shard(
             pieces.append(read_tensors(path))
             advance(len(numbers))
     skipped = tuple(one for _, header in pieces for one in header.skipped)
-    target = work.folder / f"{shard.name}{SUFFIX}"
+    target = work.sidecar_of(shard)
     tensors = merge([tensors for tensors, _ in pieces])
     write_sidecar(target, tensors, Header(1, work.job.id, shard.name, len(shard), skipped))
     rows = len(tensors["position"])
     del pieces, tensors  # the maps are closed before their files go
     shutil.rmtree(folder)
-    return FileRecord(target.name, shard.name, rows, sha256_file(target), target.stat().st_size), skipped
+    return finished(target, shard, rows), skipped
+
+
+def finished(path: Path, shard: Shard, rows: int) -> FileRecord:
+    """The manifest's line about a sidecar that was just written or found."""
+    return FileRecord(path.name, shard.name, rows, sha256_file(path), path.stat().st_size)
 
 
 def _usable_piece(path: Path, work: Work, shard: Shard, numbers: range) -> bool:
@@ -303,11 +311,11 @@ def finish(work: Work, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def summary(work: Work, manifest: Manifest) -> dict[str, Any]:
+def summary(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """The result as data."""
     rows, size = sum(file.samples for file in manifest.files), sum(file.bytes for file in manifest.files)
     return {
-        "folder": str(work.folder),
+        "folder": str(folder),
         "samples": rows,
         "skipped": [vars(one) for one in manifest.skipped],
         "bytes": size,

@@ -192,3 +192,21 @@ def test_another_kind_of_hugging_face_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown Hugging Face model type: `llama`"):
         load_teacher(f"hf:{tmp_path}")
     assert set(SCHEMES) == {"open_clip", "hf"}
+
+
+def test_a_student_folder_is_a_teacher(tiny_student: Path) -> None:
+    from clip_edge.distill.models.checkpoint import load_student
+    from clip_edge.preprocess import normalize
+
+    loaded = load_student(tiny_student)
+    teacher = load_teacher(str(tiny_student), device="cpu")
+    size = loaded.preprocess.size
+    pixels = noise(2, size)
+    with torch.no_grad():
+        images = loaded.student.encode_image(torch.from_numpy(normalize(pixels, loaded.preprocess)))
+        texts = loaded.student.encode_text(torch.from_numpy(loaded.tokenizer(TEXTS)))
+    torch.testing.assert_close(teacher.encode_images(pixels), images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(teacher.encode_texts(TEXTS), texts, atol=1e-5, rtol=0)
+    assert teacher.info.dim == loaded.spec.embed_dim
+    assert teacher.info.preprocess == loaded.preprocess
+    assert teacher.info.research_only == loaded.info["research_only"]

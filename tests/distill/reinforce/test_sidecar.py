@@ -228,3 +228,12 @@ def test_random_bytes_never_do_anything_but_be_refused_or_read(tmp_path_factory,
             assert np.isfinite(stored.params(i, 0).box).all()
     except ArtifactError:
         pass
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_vectors_are_read_with_length_one(tmp_path: Path, dtype: str) -> None:
+    write_sidecar(tmp_path / "s", tensors_of(some_rows(50), a_shape(dtype)), Header(1, "job", "s", 50))
+    stored = Sidecar(tmp_path / "s", a_shape(dtype))
+    for i in range(50):
+        for vector in (*stored.image_embeds(i, 1), *stored.text_embeds(i)):
+            assert float(vector.norm()) == pytest.approx(1, abs=1e-6)
