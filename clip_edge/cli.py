@@ -159,7 +159,7 @@ def run_verb(words: Sequence[str], console: Console | None = None) -> Outcome:
     args = parser.parse_strictly(words[1:])
     if args.json is not None:
         _check_json(args.json)
-    console = Console(
+    console = console or Console(
         quiet=args.quiet,
         verbose=args.verbose,
         progress_bars=not args.no_progress,

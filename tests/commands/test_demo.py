@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from clip_edge import demo
-from clip_edge.cli import main
+from clip_edge.cli import main, run_verb
+from clip_edge.console import SILENT
 from clip_edge.demo import FULL, Size
 
 TINY = Size(images=64, eval_images=16, emojis=24, unseen=4, steps=5, batch=32, goals=None, bench_budget_s=0.2)
@@ -34,6 +35,12 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path, capsys: p
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_a_step_talks_to_the_console_of_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    """A verb run by another one must not write to a stdout that carries one JSON object."""
+    run_verb(("list", "backends"), SILENT)
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.slow
 def test_the_whole_road_and_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -43,7 +50,7 @@ def test_the_whole_road_and_again(
     words = ["demo", "--quick", "--out", str(out), "--json", "-", "--no-progress"]
     assert main(words) == 0
     first = capsys.readouterr()
-    told = json.loads(first.out)
+    told = json.loads(first.out)  # all of stdout, so no step wrote to it
     assert told["passed"]
     assert [step["passed"] for step in told["steps"]] == [True] * 7
     assert set(told["retrieval"]) == {"val", "unseen"}
