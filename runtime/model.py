@@ -35,14 +35,16 @@ def load(
     precision: str | None = None,
     towers: Sequence[Tower] = TOWERS,
     spin: bool = False,
+    trusted: bool = False,
 ) -> Model:
-    """Load a bundle. The hash of every file that is used is checked.
+    """Load a bundle. The hash of every file that is used is checked, unless the bundle is `trusted`.
 
     Args:
         threads: of the engine; None takes every physical core.
         precision: of the graphs; None takes the first in the manifest, which is the most exact.
         towers: what to load; an app that only embeds pictures saves memory and start-up time with `["image"]`.
         spin: let idle threads burn CPU, for the lowest latency when calls follow each other closely.
+        trusted: skip the hashes (about half of the loading time) of a bundle that was verified where it lies.
 
     Raises:
         BundleError: the bundle is damaged or has no graph for this backend.
@@ -52,7 +54,7 @@ def load(
     target = find_backend(backend).target
     if threads is not None and threads < 1:
         raise UsageError(f"`threads` must be at least 1; found {threads}")
-    opened = Bundle.open(Path(bundle), verify_hashes=False)
+    opened = Bundle.open(Path(bundle), verify_hashes=False, trusted=trusted)
     options = Options(threads, spin)
     runs: dict[Tower, Run] = {}
     for tower in towers:

@@ -81,7 +81,7 @@ def test_a_block_that_keeps_its_branches_is_refused() -> None:
 
 def test_a_wrong_fold_is_refused(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
     def break_it(model: Student) -> None:
-        model.image.projection.weight.mul_(-1)
+        model.image.projection.weight.data.mul_(-1)
 
     monkeypatch.setattr(towers, "reparameterize", break_it)
     with pytest.raises(ExportError, match="folding changed the image tower: embeddings differ by ") as caught:

@@ -209,5 +209,6 @@ def test_a_changed_graph_is_refused_before_it_is_loaded(tiny_bundle: Path, tmp_p
     path.write_bytes(data)
     with pytest.raises(BundleError, match=r"onnx/text_model\.onnx was changed"):
         runtime.load(bundle)
+    runtime.load(bundle, trusted=True).close()  # a weight's lowest bit: only the hash knows
     with runtime.load(bundle, towers=["image"]) as model:  # what is not used is not read
         assert model.encode_images([]).shape == (0, 24)
