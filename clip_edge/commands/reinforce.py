@@ -38,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flip", metavar="P", type=float, default=0.0, help="probability of a flip (default: 0)")
     parser.add_argument("--seed", metavar="S", type=int, default=0)
     parser.add_argument("--batch-size", metavar="B", type=int, default=64, help="pictures per forward (default: 64)")
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="ray: a task per shard on a cluster"
+    )
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="default: RAY_ADDRESS, or a cluster on this machine")
     parser.add_argument("--device", help="cpu or cuda (default: cuda when there is one)")
     parser.add_argument(
         "--import-datacompdr", metavar="DIR", type=Path, help="read the knowledge from DataCompDR shards"
@@ -64,7 +68,8 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     from clip_edge.files import human_bytes
 
     console.say("loading the teachers")
-    work = engine.prepare(_options(args))
+    options = _options(args)
+    work = engine.prepare(options)
     expected = engine.expect(work)
     console.say(
         f"{expected['samples']} pictures in {expected['shards']} shards -> {work.folder}: about "
@@ -73,7 +78,12 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     if args.dry_run:
         console.out(f"{expected['expected_bytes']} bytes, {expected['expected_s']} s")
         return Outcome({"dry_run": True, **expected})
-    manifest = engine.reinforce(work, console)
+    if args.engine == "ray":
+        from clip_edge.distill.reinforce.ray_engine import reinforce_on_ray
+
+        manifest = reinforce_on_ray(options, work, address=args.ray_address, console=console)
+    else:
+        manifest = engine.reinforce(work, console)
     data = engine.summary(work.folder, manifest)
     _tell(data, console)
     return Outcome(data)
