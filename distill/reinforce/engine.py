@@ -46,7 +46,7 @@ from clip_edge.distill.reinforce.sidecar import (
 )
 from clip_edge.distill.teacher import Teacher, load_teacher
 from clip_edge.errors import ArtifactError, DataError, UsageError, unknown_name
-from clip_edge.files import human_bytes, sha256_file
+from clip_edge.files import disk_errors, human_bytes, sha256_file
 
 PIECE = 256  # pictures between two places from where a killed run continues
 PARTIAL = ".partial"
@@ -199,7 +199,8 @@ def reinforce(work: Work, console: Console = SILENT) -> Manifest:
 
 def begin(work: Work) -> tuple[Manifest, list[Shard]]:
     """The manifest as far as the work is done, and the shards that are left."""
-    work.folder.mkdir(parents=True, exist_ok=True)
+    with disk_errors(work.folder):
+        work.folder.mkdir(parents=True, exist_ok=True)
     if (work.folder / NAME).is_file():
         manifest = read_manifest(work.folder)
         refuse_other_job(manifest.job, work.job, work.folder / NAME)

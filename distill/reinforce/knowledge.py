@@ -70,7 +70,7 @@ def describe(
     tensors = pack(rows, job.shape)
     texts = [caption.text for row in rows for caption in row.captions]
     for k, teacher in enumerate(teachers):
-        images = torch.cat(embeds[k]).view(len(rows), job.augmentations, -1)  # (N * A, D) -> (N, A, D)
+        images = torch.cat(embeds[k]).view(len(rows), job.augmentations, teacher.info.dim)  # (N * A, D) -> (N, A, D)
         tensors |= encode_rows(f"image.{k}", images, job.dtype)
         tensors |= encode_rows(f"text.{k}", embed_texts(teacher, texts, job.batch_size), job.dtype)
     return tensors, tuple(skipped)

@@ -130,6 +130,32 @@ def test_data_without_shards_are_described_in_parts(
     assert len(stored.usable) == 10
 
 
+def test_a_shard_without_a_single_readable_picture_has_an_empty_sidecar(options: Options, tmp_path: Path) -> None:
+    import io
+    import shutil
+    import tarfile
+
+    data = Path(shutil.copytree(options.data, tmp_path / "data"))
+    with tarfile.open(data / "train" / "shard-000001.tar", "w") as tar:
+        for name, content in (("bad.jpg", b"no picture"), ("bad.txt", b"a caption")):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    for dtype in ("bf16", "int8"):
+        work = prepare(engine.replace(options, data=data, out=tmp_path / dtype, dtype=dtype))
+        manifest = reinforce(work)
+        assert [file.samples for file in manifest.files] == [8, 0, 8]
+        assert [(one.key, one.reason) for one in manifest.skipped] == [("bad", "not a picture that clip-edge reads")]
+        assert len(open_reinforced(work.dataset, tmp_path / dtype).usable) == 16
+
+
+def test_a_file_in_the_way_is_named(options: Options, tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(UsageError) as problem:
+        reinforce(prepare(engine.replace(options, out=tmp_path / "out")))
+    assert str(problem.value).startswith(f"cannot write: Not a directory\n  in: {tmp_path / 'out'}")
+
+
 class Killed(BaseException):
     """Stands for the end of the process at any line."""
 
