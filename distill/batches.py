@@ -5,31 +5,35 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
-from typing import Any, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from clip_edge.console import Console
-from clip_edge.distill.data.loader import Batch
 from clip_edge.distill.data.samples import Problem
-from clip_edge.distill.features import FeatureBatch
 from clip_edge.distill.models.spec import TextTowerSpec
 from clip_edge.distill.models.student import Student
 
-AnyBatch = Batch | FeatureBatch
+
+class WithTokens(Protocol):
+    """A batch of any recipe."""
+
+    @property
+    def tokens(self) -> Tensor: ...  # (B, ..., L)
+
+
+B = TypeVar("B", bound=WithTokens)
 PROBLEMS_SHOWN = 5
 LENGTH_GROUPS = 4  # measured: 2 groups 1.6, 4 groups 1.8, 8 groups 1.7 times as fast as one
 
 
-def on_device(
-    batches: Iterator[AnyBatch], device: torch.device, text: TextTowerSpec, eos_id: int
-) -> Iterator[AnyBatch]:
-    """The batches with padding cut off, on `device`, pictures in the memory layout that convolutions like best."""
+def on_device(batches: Iterator[B], device: torch.device, text: TextTowerSpec, eos_id: int) -> Iterator[B]:
+    """Dataclasses of tensors with padding cut off, on `device`, pictures in the layout that convolutions like best."""
     for batch in batches:
-        columns: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(batch)}
+        columns: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(cast(Any, batch))}
         columns["tokens"] = without_padding(batch.tokens, text, eos_id)
-        yield replace(cast(Any, batch), **{name: _moved(column, device) for name, column in columns.items()})
+        yield cast(B, replace(cast(Any, batch), **{name: _moved(column, device) for name, column in columns.items()}))
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:
@@ -38,10 +42,10 @@ def _moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def without_padding(tokens: Tensor, text: TextTowerSpec, eos_id: int) -> Tensor:
-    """(B, L) -> (B, longest): columns that no row's sentence reaches, where the tower cannot see them anyway."""
+    """(..., L) -> (..., longest): columns that no row's sentence reaches, where the tower cannot see them anyway."""
     if not _ignores_padding(text):
         return tokens
-    return tokens[:, : int(_lengths(tokens, eos_id).max())]
+    return tokens[..., : int(_lengths(tokens, eos_id).max())]
 
 
 def encode_texts(student: Student, tokens: Tensor) -> Tensor:
@@ -64,9 +68,9 @@ def _ignores_padding(text: TextTowerSpec) -> bool:
 
 
 def _lengths(tokens: Tensor, eos_id: int) -> Tensor:
-    """(B, L) -> (B,): tokens up to and including the first EOS; a row without one is all sentence."""
+    """(..., L) -> (...): tokens up to and including the first EOS; a row without one is all sentence."""
     is_eos = tokens == eos_id
-    return torch.where(is_eos.any(1), is_eos.int().argmax(1) + 1, tokens.shape[1])
+    return torch.where(is_eos.any(-1), is_eos.int().argmax(-1) + 1, tokens.shape[-1])
 
 
 def reader_count(workers: int) -> int:

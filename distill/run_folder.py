@@ -20,7 +20,7 @@ from clip_edge.files import disk_errors, read_json, refuse_existing, write_file,
 from clip_edge.schema import as_dict, build
 
 SCHEMA = 1
-FREE = ("log.", "workers", "device")  # settings that a resumed run may change: they do not change the weights
+FREE = ("log.", "workers", "device", "knowledge")  # a resumed run may change these: they do not change the weights
 LAYOUT = {  # what a run leaves behind, for --dry-run and the documentation
     "recipe.toml": "the resolved configuration, valid for --config",
     "run.json": "recipe, data and student that the run was started with",
@@ -41,6 +41,7 @@ class Identity:
     data: str  # SHA-256 of the index
     name: str  # of the data set, for people
     samples: int
+    knowledge: str = ""  # hash of what the teachers know; where it lies does not matter
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ class _Started:
     identity: Identity
 
 
-def identify(recipe: str, spec: object, dataset: DataSet) -> Identity:
-    """The identity of a run of `recipe` for the student `spec` on `dataset`."""
+def identify(recipe: str, spec: object, dataset: DataSet, *, knowledge: str = "") -> Identity:
+    """The identity of a run of `recipe` for the student `spec` on `dataset`, taught by `knowledge`."""
     student = hashlib.sha256(repr(as_dict(spec)).encode()).hexdigest()
-    return Identity(recipe, student, data_hash(dataset), dataset.name, len(dataset))
+    return Identity(recipe, student, data_hash(dataset), dataset.name, len(dataset), knowledge)
 
 
 def data_hash(dataset: DataSet) -> str:
@@ -121,6 +122,8 @@ def _check_same(run: Path, config: object, identity: Identity) -> None:
             f"`data`: the run has {was.name!r} ({was.samples} samples), now {is_.name!r} ({is_.samples} samples); "
             "names or sizes of the files differ"
         )
+    if was.knowledge != is_.knowledge:
+        differences.append("`knowledge`: the run was started with that of other teachers, captions or augmentations")
     if differences:
         raise ConfigError(
             "cannot resume, the run was started otherwise:\n  " + "\n  ".join(differences),

@@ -18,6 +18,19 @@ def _not_negative(**values: float) -> None:
             raise ValueError(f"`{name}` must not be negative; found {value}")
 
 
+def check_counts(settings: LoopSettings, *, workers: int) -> None:
+    """Raise ValueError for a number of steps, pairs and so on with which nothing can be trained."""
+    for name, value, least in (
+        ("steps", settings.steps, 1),
+        ("batch_size", settings.batch_size, 2),  # one pair has nothing to part from
+        ("chunk_size", settings.chunk_size, 0),
+        ("seed", settings.seed, 0),
+        ("workers", workers, -1),
+    ):
+        if value < least:
+            raise ValueError(f"`{name}` must be at least {least}; found {value}")
+
+
 @dataclass(frozen=True)
 class OptimizerSettings:
     """AdamW. `max_grad_norm = 0` means no clipping."""

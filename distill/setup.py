@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,9 @@ def save(
     config: object,
     data: DataSet,
     examples: DataSet | None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write RUN/student with the weights that `keep` chooses; returns the folder."""
+    """Write RUN/student with the weights that `keep` chooses; returns the folder. `provenance` adds to model.json."""
     student = built.student
     chosen = training.ema.state_dict() if training.ema is not None else training.model.state_dict()
     step = training.step
@@ -126,7 +127,7 @@ def save(
             built.tokenizer,
             recipe_toml=to_toml(config),
             metrics=run / "metrics.jsonl",
-            provenance=_provenance(recipe, config, data, step, keep),
+            provenance=_provenance(recipe, config, data, step, keep) | dict(provenance or {}),
             examples=None if examples is None else _examples(examples),
         )
     return run / "student"

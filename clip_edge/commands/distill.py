@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clip_edge.cli import Outcome
 from clip_edge.config import load_config, to_toml
 from clip_edge.console import Console
+
+if TYPE_CHECKING:
+    from clip_edge.distill.recipes import RecipeInfo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="data set: shards, CSV or TSV file, class folders")
     parser.add_argument("--student", required=True, metavar="NAME|F.json", help="see `clip-edge list students`")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run; made here")
-    parser.add_argument("--config", type=Path, metavar="F.toml", help="settings that differ from the recipe's own")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="F.toml|PRESET",
+        help="settings that differ from the recipe's own; or the name of published ones, as in mobileclip-b",
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, as in optimizer.lr=3e-4"
     )
@@ -29,7 +37,7 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     from clip_edge.distill import recipes
 
     info, recipe = recipes.find(args.recipe), recipes.load(args.recipe)
-    config = load_config(recipe.Config, _sources(args, info.defaults), args.set)
+    config = load_config(recipe.Config, _sources(args, info), args.set)
     if args.dry_run:
         return _dry_run(args, config, console)
     started_s = time.monotonic()
@@ -39,11 +47,14 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     return _finished(args, student, time.monotonic() - started_s, console)
 
 
-def _sources(args: argparse.Namespace, defaults: Path) -> list[Path]:
-    """The recipe's defaults (or, to resume, the settings of the run itself), then the user's file."""
+def _sources(args: argparse.Namespace, info: RecipeInfo) -> list[Path]:
+    """The recipe's defaults (or, to resume, the settings of the run itself), then the user's file or a preset."""
     started = args.out / "recipe.toml"
-    base = started if args.resume and started.is_file() else defaults
-    return [base] if args.config is None else [base, args.config]
+    base = started if args.resume and started.is_file() else info.defaults
+    if args.config is None:
+        return [base]
+    chosen: Path = args.config if args.config.exists() else info.presets.get(str(args.config), args.config)
+    return [base, chosen]
 
 
 def _dry_run(args: argparse.Namespace, config: Any, console: Console) -> Outcome:

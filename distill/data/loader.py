@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,13 +14,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from clip_edge.distill.data.augment import Augment, AugmentSpec
 from clip_edge.distill.data.samples import UNKNOWN_LANGUAGE, DataSet, Problem, Sample
-from clip_edge.errors import DataError, UsageError, unknown_name
+from clip_edge.errors import ClipEdgeError, DataError, UsageError, unknown_name
 from clip_edge.images import open_image
 from clip_edge.preprocess import Bytes, PreprocessSpec, normalize
 
 WINDOW_SHARDS = 8  # samples mix within this many shards at a time, so that reads stay near each other
 SPARE = 64  # broken samples in a row after which the data set is given up
 
+T = TypeVar("T")
+B = TypeVar("B")
 Tokenize = Callable[[Sequence[str]], np.ndarray[Any, np.dtype[np.int64]]]
 
 
@@ -84,16 +86,52 @@ def make_batches(
         UsageError: the batch does not fit the data or the ranks, or the data lack a language.
         DataError: too many samples in a row cannot be read.
     """
+    check_langs(dataset, langs)
+    return read_batches(
+        dataset,
+        _SampleReader(dataset, Augment(augment or AugmentSpec(), spec), tuple(langs), seed),
+        _Collate(spec, tokenizer),
+        batch_size=batch_size,
+        seed=seed,
+        on_problem=on_problem,
+        rank=rank,
+        world_size=world_size,
+        start_step=start_step,
+        workers=workers,
+    )
+
+
+def read_batches(
+    dataset: DataSet,
+    read: Callable[[int, int], T],
+    collate: Callable[[list[T]], B],
+    *,
+    batch_size: int,
+    seed: int,
+    on_problem: Callable[[Problem], None],
+    rank: int,
+    world_size: int,
+    start_step: int,
+    workers: int,
+) -> Iterator[B]:
+    """What `make_batches` promises about order, ranks, resuming and broken samples, for any kind of batch.
+
+    Args:
+        read: (epoch, sample number) -> an item; a DataError means that this sample cannot be read.
+        collate: the items of a rank -> its batch. Both run in the reading processes, so both can be pickled.
+
+    Raises:
+        UsageError: the batch does not fit the data or the ranks.
+        ClipEdgeError: whatever else `read` raises, and DataError when too many samples in a row cannot be read.
+    """
     steps_per_epoch(dataset, batch_size)
     if batch_size % world_size:
         raise UsageError(f"a batch of {batch_size} cannot be split evenly over {world_size} processes")
-    check_langs(dataset, langs)
-    picker = _Picker(dataset, Augment(augment or AugmentSpec(), spec), tuple(langs), seed)
     loader: DataLoader[Any] = DataLoader(
-        picker,
+        _Items(dataset, read),
         batch_sampler=_Schedule(dataset, batch_size, seed, rank, world_size, start_step),
         num_workers=workers,
-        collate_fn=_Collate(spec, tokenizer),
+        collate_fn=_Whole(collate),
         generator=torch.Generator().manual_seed(seed),  # its own, or the global generator would move
         prefetch_factor=4 if workers else None,
     )
@@ -113,14 +151,6 @@ def choose_caption(sample: Sample, langs: Sequence[str], rng: random.Random) -> 
     """One caption in one of `langs`, or in any language when none is asked for or the sample has none of them."""
     having = [lang for lang in langs if lang in sample.captions] or list(sample.captions)
     return rng.choice(sample.captions[rng.choice(having)])
-
-
-@dataclass(frozen=True)
-class _Item:
-    pixels: Bytes  # (S, S, 3)
-    text: str
-    index: int
-    problems: tuple[Problem, ...]
 
 
 class _Schedule:
@@ -144,54 +174,90 @@ class _Schedule:
             epoch, step = epoch + 1, 0
 
 
-class _Picker(Dataset[_Item]):
-    """(epoch, index) -> pixels and caption."""
+@dataclass(frozen=True)
+class _Item:
+    """What was read, and the samples before it that could not be."""
 
-    def __init__(self, dataset: DataSet, augment: Augment, langs: tuple[str, ...], seed: int) -> None:
-        self.dataset, self.augment, self.langs, self.seed = dataset, augment, langs, seed
+    value: Any
+    problems: tuple[Problem, ...]
 
-    def __getitem__(self, place: tuple[int, int]) -> _Item:
+
+class _Items(Dataset[Any]):
+    """(epoch, index) -> the item of that sample, or of the next one that can be read.
+
+    An error is returned: raised in a worker process it would arrive as a traceback in words.
+    """
+
+    def __init__(self, dataset: DataSet, read: Callable[[int, int], Any]) -> None:
+        self.dataset, self.read = dataset, read
+
+    def __getitem__(self, place: tuple[int, int]) -> _Item | ClipEdgeError:
         epoch, first = place
         problems: list[Problem] = []
         for i in range(first, first + min(SPARE, len(self.dataset))):
             index = i % len(self.dataset)
             try:
-                sample = self.dataset.sample(index)
-                image = open_image(sample.image)
+                return _Item(self.read(epoch, index), tuple(problems))
             except DataError as problem:
                 problems.append(
                     Problem("unreadable", self.dataset.keys[index], self.dataset.where(index), problem.what)
                 )
-                continue
-            text = choose_caption(sample, self.langs, random.Random(f"{self.seed}/{epoch}/{index}"))
-            pixels = self.augment(image, (self.seed, epoch, index))
-            return _Item(pixels, text, index, tuple(problems))
-        raise DataError(
+            except ClipEdgeError as problem:
+                return problem
+        return DataError(
             f"{len(problems)} samples in a row cannot be read; the last one: {problems[-1].reason}",
             where=problems[-1].where,
             hint="`clip-edge data check DIR` names every problem",
         )
 
 
-class _Collate:
-    """Items -> batch, in the process that read them."""
+class _Whole:
+    """Items -> batch and problems, or the first error; in the process that read them."""
 
-    def __init__(self, spec: PreprocessSpec, tokenizer: Tokenize) -> None:
-        self.spec, self.tokenizer = spec, tokenizer
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
 
-    def __call__(self, items: list[_Item]) -> tuple[Tensor, Tensor, Tensor, list[Problem]]:
-        pixels = np.stack([item.pixels for item in items])  # (B, S, S, 3)
-        images = torch.from_numpy(normalize(pixels, self.spec))  # (B, S, S, 3) -> (B, 3, S, S)
-        tokens = torch.from_numpy(np.asarray(self.tokenizer([item.text for item in items]), dtype=np.int64))
-        indices = torch.tensor([item.index for item in items])
-        return images, tokens, indices, [problem for item in items for problem in item.problems]
+    def __call__(self, items: list[_Item | ClipEdgeError]) -> tuple[Any, list[Problem]] | ClipEdgeError:
+        read: list[_Item] = []
+        for item in items:
+            if isinstance(item, ClipEdgeError):
+                return item
+            read.append(item)
+        return self.collate([item.value for item in read]), [problem for item in read for problem in item.problems]
 
 
-def _report(loader: DataLoader[Any], on_problem: Callable[[Problem], None]) -> Iterator[Batch]:
+def _report(loader: DataLoader[Any], on_problem: Callable[[Problem], None]) -> Iterator[Any]:
     told: set[Problem] = set()
-    for images, tokens, indices, problems in loader:
+    for result in loader:
+        if isinstance(result, ClipEdgeError):
+            raise result
+        batch, problems = result
         for problem in problems:
             if problem not in told:
                 told.add(problem)
                 on_problem(problem)
-        yield Batch(images, tokens, indices)
+        yield batch
+
+
+class _SampleReader:
+    """(epoch, index) -> pixels (S, S, 3), caption, index."""
+
+    def __init__(self, dataset: DataSet, augment: Augment, langs: tuple[str, ...], seed: int) -> None:
+        self.dataset, self.augment, self.langs, self.seed = dataset, augment, langs, seed
+
+    def __call__(self, epoch: int, index: int) -> tuple[Bytes, str, int]:
+        sample = self.dataset.sample(index)
+        image = open_image(sample.image)
+        text = choose_caption(sample, self.langs, random.Random(f"{self.seed}/{epoch}/{index}"))
+        return self.augment(image, (self.seed, epoch, index)), text, index
+
+
+class _Collate:
+    def __init__(self, spec: PreprocessSpec, tokenizer: Tokenize) -> None:
+        self.spec, self.tokenizer = spec, tokenizer
+
+    def __call__(self, items: list[tuple[Bytes, str, int]]) -> Batch:
+        pixels, texts, indices = zip(*items, strict=True)
+        images = torch.from_numpy(normalize(np.stack(pixels), self.spec))  # (B, S, S, 3) -> (B, 3, S, S)
+        tokens = torch.from_numpy(np.asarray(self.tokenizer(texts), dtype=np.int64))
+        return Batch(images, tokens, torch.tensor(indices))

@@ -22,10 +22,19 @@ class RecipeInfo:
     def defaults(self) -> Path:
         return Path(__file__).with_name(self.module.rpartition(".")[2] + ".toml")
 
+    @property
+    def presets(self) -> dict[str, Path]:
+        """Settings that were published, by name: the other .toml files that begin with the recipe's name."""
+        others = self.defaults.parent.glob(f"{self.defaults.stem}-*.toml")
+        return {path.stem: path for path in sorted(others)}
+
 
 RECIPES = {
     "clip": RecipeInfo(
         "clip_edge.distill.recipes.clip", "plain contrastive training of both towers; also makes teachers"
+    ),
+    "mobileclip": RecipeInfo(
+        "clip_edge.distill.recipes.mobileclip", "reinforced training: what teachers know was stored once (MobileCLIP)"
     ),
 }
 

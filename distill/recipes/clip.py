@@ -18,6 +18,7 @@ from clip_edge.distill.settings import (
     LogSettings,
     OptimizerSettings,
     ScheduleSettings,
+    check_counts,
 )
 from clip_edge.errors import ConfigError
 
@@ -50,15 +51,7 @@ class Config:
     log: LogSettings = field(default_factory=LogSettings)
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("steps", self.steps, 1),
-            ("batch_size", self.batch_size, 2),  # one pair has nothing to part from
-            ("chunk_size", self.chunk_size, 0),
-            ("seed", self.seed, 0),
-            ("workers", self.workers, -1),
-        ):
-            if value < least:
-                raise ValueError(f"`{name}` must be at least {least}; found {value}")
+        check_counts(self, workers=self.workers)
 
 
 def run(
@@ -160,9 +153,10 @@ def run(
             scale, rows = model.logit_scale.exp(), here.share(config.batch_size)
             return objective(pictures, sentences, scale, model.logit_bias, rows=rows)
 
+        stream = batches.on_device(stream, here.device, spec.text, tokenizer.spec.eos_id)
         loop.train(
             training,
-            batches.on_device(stream, here.device, spec.text, tokenizer.spec.eos_id),
+            stream,
             embed,
             loss,
             config,

@@ -12,7 +12,7 @@ import pytest
 
 from clip_edge.cli import main
 from clip_edge.config import load_config
-from clip_edge.distill.recipes import RECIPES, clip
+from clip_edge.distill.recipes import RECIPES, clip, load
 from clip_edge.errors import ConfigError
 
 SPEC = {
@@ -155,9 +155,34 @@ def test_resume_takes_the_settings_of_the_run(
 
 
 def test_the_commented_defaults_are_valid_and_complete(tmp_path: Path) -> None:
-    for info in RECIPES.values():
-        assert load_config(clip.Config, [info.defaults]) == clip.Config()
+    for name, info in RECIPES.items():
+        config = load(name).Config
+        assert load_config(config, [info.defaults]) == config()
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("[optimzer]\nlr = 1\n")
     with pytest.raises(ConfigError, match=r"unknown key: `optimzer` \(did you mean `optimizer`\?\)"):
         load_config(clip.Config, [wrong])
+
+
+@pytest.mark.parametrize(("preset", "weight"), [("mobileclip-s", 1.0), ("mobileclip-b", 0.75), ("mobileclip-v2", 1.0)])
+def test_published_settings_are_chosen_by_name(
+    words: list[str], capsys: pytest.CaptureFixture[str], preset: str, weight: float
+) -> None:
+    assert main(["distill", "mobileclip", *words, "--config", preset, "--set", "batch_size=32", "--dry-run"]) == 0
+    settings = tomllib.loads(capsys.readouterr().out)
+    assert (settings["distill_weight"], settings["steps"], settings["batch_size"]) == (weight, 200_000, 32)
+    assert len(settings["teacher_scales"]) == 2
+
+
+def test_a_file_wins_over_a_preset_of_the_same_name(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mobileclip-b").write_text("steps = 7\n")
+    assert main(["distill", "mobileclip", *words, "--config", "mobileclip-b", "--dry-run"]) == 0
+    assert tomllib.loads(capsys.readouterr().out)["steps"] == 7
+
+
+def test_a_preset_of_another_recipe_is_unknown(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["distill", "clip", *words, "--config", "mobileclip-b", "--dry-run"]) == 2
+    assert capsys.readouterr().err.startswith("error: missing file: mobileclip-b")

@@ -47,6 +47,11 @@ def test_a_run_may_be_continued_with_other_logging(tmp_path: Path) -> None:
         (Config(), replace(IDENTITY, student="x"), "`student`: the run was started with another one"),
         (
             Config(),
+            replace(IDENTITY, knowledge="x"),
+            "`knowledge`: the run was started with that of other teachers, captions or augmentations",
+        ),
+        (
+            Config(),
             replace(IDENTITY, data="x", samples=63),
             "`data`: the run has 'emoji' (64 samples), now 'emoji' (63 samples); names or sizes of the files differ",
         ),
