@@ -177,7 +177,7 @@ def expect(work: Work) -> dict[str, Any]:
         "bytes_per_sample": round(each),
         "expected_bytes": round(each * len(work.dataset)),
         "expected_s": round(trial_s / len(numbers) * len(work.dataset), 1),
-        "pictures_per_s": round(len(numbers) * work.job.augmentations / trial_s, 1),
+        "augmented_pictures_per_s": round(len(numbers) * work.job.augmentations / trial_s, 1),
     }
 
 
