@@ -28,8 +28,8 @@ struct EngineOptions {
 };
 
 // ONNX Runtime, opened at run time. `graph` is the bytes of the artefact.
-std::unique_ptr<Tower> open_onnxruntime(const EngineOptions &options, const Artifact &artifact, const std::string &graph,
-                                        const TowerShape &shape);
+std::unique_ptr<Tower> open_onnxruntime(const EngineOptions &options, const Artifact &artifact,
+                                        const std::string &graph, const TowerShape &shape);
 
 // Sends a line to the log callback, if one is set. Levels as clip_edge_log_level.
 void log_line(clip_edge_log_level level, const char *text) noexcept;

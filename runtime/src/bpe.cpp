@@ -132,9 +132,7 @@ void Bpe::encode(std::string_view word, std::vector<int32_t> &ids) const {
   struct Candidate {
     uint32_t rank;
     int32_t at, joined;
-    bool operator>(const Candidate &other) const {
-      return rank != other.rank ? rank > other.rank : at > other.at;
-    }
+    bool operator>(const Candidate &other) const { return rank != other.rank ? rank > other.rank : at > other.at; }
   };
   const int32_t count = static_cast<int32_t>(word.size());
   std::vector<Symbol> symbols(word.size());

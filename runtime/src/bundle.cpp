@@ -21,7 +21,8 @@ constexpr int kMostFiles = 10000;
 
 // Neither absolute nor with `..`, empty or hidden parts: the file lies inside of the folder.
 bool stays_inside(const std::string &name) {
-  if (name.empty() || name.size() > 1024 || name.find('\\') != std::string::npos || name.find('\0') != std::string::npos)
+  if (name.empty() || name.size() > 1024 || name.find('\\') != std::string::npos ||
+      name.find('\0') != std::string::npos)
     return false;
   size_t start = 0;
   while (start <= name.size()) {
@@ -179,8 +180,8 @@ Bundle::Bundle(const std::string &folder) : folder_(folder) {
 const Artifact &Bundle::artifact(const char *tower, const char *target, const std::string &precision) const {
   for (const Artifact &item : manifest_.artifacts)
     if (item.tower == tower && item.target == target && (precision.empty() || item.precision == precision)) return item;
-  fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: the bundle has no %s tower for target `%s`%s%s", folder_.c_str(), tower, target,
-       precision.empty() ? "" : " in precision ", precision.c_str());
+  fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: the bundle has no %s tower for target `%s`%s%s", folder_.c_str(), tower,
+       target, precision.empty() ? "" : " in precision ", precision.c_str());
 }
 
 std::string Bundle::read(const std::string &name, size_t max_bytes) const {

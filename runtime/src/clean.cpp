@@ -21,9 +21,10 @@ struct Entity {
 constexpr char32_t kReplacement = 0xFFFD;
 
 // What Windows-1252 has at 0x80..0x9F; 0 where it has nothing.
-constexpr char16_t kWindows1252[32] = {
-    0x20AC, 0,      0x201A, 0x0192, 0x201E, 0x2026, 0x2020, 0x2021, 0x02C6, 0x2030, 0x0160, 0x2039, 0x0152, 0, 0x017D, 0,
-    0,      0x2018, 0x2019, 0x201C, 0x201D, 0x2022, 0x2013, 0x2014, 0x02DC, 0x2122, 0x0161, 0x203A, 0x0153, 0, 0x017E, 0x0178};
+constexpr char16_t kWindows1252[32] = {0x20AC, 0,      0x201A, 0x0192, 0x201E, 0x2026, 0x2020, 0x2021,
+                                       0x02C6, 0x2030, 0x0160, 0x2039, 0x0152, 0,      0x017D, 0,
+                                       0,      0x2018, 0x2019, 0x201C, 0x201D, 0x2022, 0x2013, 0x2014,
+                                       0x02DC, 0x2122, 0x0161, 0x203A, 0x0153, 0,      0x017E, 0x0178};
 
 bool is_digit(char32_t c) { return c >= U'0' && c <= U'9'; }
 bool is_hex(char32_t c) { return is_digit(c) || (c >= U'a' && c <= U'f') || (c >= U'A' && c <= U'F'); }
@@ -37,8 +38,9 @@ const Entity *find_entity(std::u32string_view name) {
     ascii[i] = static_cast<char>(name[i]);
   }
   ascii[name.size()] = '\0';
-  const Entity *entity = std::lower_bound(std::begin(kEntities), std::end(kEntities), ascii,
-                                          [](const Entity &e, const char *key) { return std::strcmp(e.name, key) < 0; });
+  const Entity *entity =
+      std::lower_bound(std::begin(kEntities), std::end(kEntities), ascii,
+                       [](const Entity &e, const char *key) { return std::strcmp(e.name, key) < 0; });
   return entity != std::end(kEntities) && std::strcmp(entity->name, ascii) == 0 ? entity : nullptr;
 }
 
@@ -54,8 +56,8 @@ void append_number(uint32_t number, std::u32string &out) {
     out.push_back(kReplacement);
   else if (c1)
     out.push_back(kWindows1252[number - 0x80] != 0 ? kWindows1252[number - 0x80] : number);
-  else if ((number < 0x20 && !is_space(number)) || (number >= 0x0E && number < 0x20) || number == 0x0B || number == 0x7F ||
-           noncharacter)
+  else if ((number < 0x20 && !is_space(number)) || (number >= 0x0E && number < 0x20) || number == 0x0B ||
+           number == 0x7F || noncharacter)
     return;  // these stand for nothing
   else
     out.push_back(number);

@@ -10,7 +10,8 @@ namespace clip_edge::core {
 std::u32string unescape_html(std::u32string_view text);
 
 // ftfy.fix_text without the repair of mis-decoded text ("mojibake"): complete HTML entities in text without `<`,
-// C1 controls, Latin ligatures, character width, straight quotes, line breaks, terminal escapes, control characters, NFC.
+// C1 controls, Latin ligatures, character width, straight quotes, line breaks, terminal escapes, control characters,
+// NFC.
 std::u32string fix_text(std::u32string_view text);
 
 // fix_text, HTML references twice, single spaces, lower case.

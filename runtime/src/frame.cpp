@@ -44,8 +44,7 @@ void yuv_span(const clip_edge_image &image, int y, int x, int count, uint8_t *rg
   const uint8_t *v = planar ? image.plane[2] + static_cast<ptrdiff_t>(y / 2) * image.stride[2] : u + 1;
   if (image.format == CLIP_EDGE_PIXELS_NV21) std::swap(u, v);
   const int step = planar ? 1 : 2;
-  for (int end = x + count; x < end; x++, rgb += 3)
-    yuv_pixel(matrix, luma[x], u[x / 2 * step], v[x / 2 * step], rgb);
+  for (int end = x + count; x < end; x++, rgb += 3) yuv_pixel(matrix, luma[x], u[x / 2 * step], v[x / 2 * step], rgb);
 }
 
 // `count` pixels of stored row `y` from column `x` on, as RGB.
@@ -101,8 +100,7 @@ void check_planes(clip_edge_image &image) {
   for (int p = 0; p < layout.planes; p++) {
     const int columns = p > 0 && layout.halved ? (image.width + 1) / 2 : image.width;
     const int row_bytes = columns * layout.bytes_per_pixel[p];
-    if (image.plane[p] == nullptr)
-      fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "the picture's plane[%d] is NULL", p);
+    if (image.plane[p] == nullptr) fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "the picture's plane[%d] is NULL", p);
     if (image.stride[p] == 0) image.stride[p] = row_bytes;
     if (image.stride[p] < row_bytes)
       fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "the picture's stride[%d] is %d bytes, a row has %d", p,

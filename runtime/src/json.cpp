@@ -189,8 +189,10 @@ class JsonParser {
     char32_t value = 0;
     for (int i = 0; i < 4; i++, at_++) {
       const char c = peek();
-      const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                        : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+      const int digit = c >= '0' && c <= '9'   ? c - '0'
+                        : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                        : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                               : -1;
       if (digit < 0) bad("four hexadecimal digits expected");
       value = value * 16 + static_cast<char32_t>(digit);
     }

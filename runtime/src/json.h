@@ -26,15 +26,15 @@ class Json {
   double number() const;
   int64_t integer(int64_t least, int64_t greatest) const;
 
-  Json operator[](std::string_view key) const;              // fails where the key is missing
+  Json operator[](std::string_view key) const;  // fails where the key is missing
   bool find(std::string_view key, Json *value) const;
   void only(std::initializer_list<std::string_view> keys) const;  // fails on any other key of this table
 
-  std::vector<Json> items() const;                          // of an array
-  template <class Visit>                                    // visit(key, value) for every member of an object
+  std::vector<Json> items() const;  // of an array
+  template <class Visit>            // visit(key, value) for every member of an object
   void members(Visit visit) const;
   template <class Visit>
-  void each(Visit visit) const;                             // visit(value) for every item of an array
+  void each(Visit visit) const;  // visit(value) for every item of an array
 
  private:
   friend class JsonDocument;
@@ -64,8 +64,8 @@ class JsonDocument {
   friend class JsonParser;
   struct Node {
     JsonKind kind;
-    uint32_t child = 0;  // first item or key; 0: none (node 0 is the root, nobody's child)
-    uint32_t next = 0;   // the next item or key; the value of a key is its child
+    uint32_t child = 0;              // first item or key; 0: none (node 0 is the root, nobody's child)
+    uint32_t next = 0;               // the next item or key; the value of a key is its child
     uint32_t start = 0, length = 0;  // of the text of a number or string
   };
   std::string text_, name_;  // strings are decoded in place

@@ -118,7 +118,8 @@ struct clip_edge_session {
     const auto *bytes = reinterpret_cast<const unsigned char *>(images);
     embed<float>(model->image_tower(), model->artifact("image"), 3 * static_cast<size_t>(spec.size) * spec.size, count,
                  out, [&](size_t i, float *row) {
-                   const clip_edge_image image = read_image(reinterpret_cast<const clip_edge_image *>(bytes + i * stride));
+                   const clip_edge_image image =
+                       read_image(reinterpret_cast<const clip_edge_image *>(bytes + i * stride));
                    normalize(resize_and_crop(image, spec).data(), spec, row);
                  });
   }
@@ -141,17 +142,17 @@ struct clip_edge_session {
 };
 
 struct clip_edge_prompts {
-  std::string space;           // of the model that made them
+  std::string space;  // of the model that made them
   size_t count, dim;
-  std::vector<float> embeds;   // count * dim, unit rows
+  std::vector<float> embeds;  // count * dim, unit rows
 };
 
 namespace {
 
 void check_room(size_t have, size_t count, size_t each, const char *name) {
   if (count > SIZE_MAX / each || have < count * each)
-    fail(CLIP_EDGE_ERROR_BUFFER_TOO_SMALL, "`%s` needs room for %zu x %zu floats, it has room for %zu", name, count, each,
-         have);
+    fail(CLIP_EDGE_ERROR_BUFFER_TOO_SMALL, "`%s` needs room for %zu x %zu floats, it has room for %zu", name, count,
+         each, have);
 }
 
 std::string with_label(const std::string &pattern, const std::string &label) {
@@ -182,7 +183,8 @@ void probabilities(const float *image, const clip_edge_prompts &prompts, double 
   std::vector<double> logits(prompts.count);
   for (size_t label = 0; label < prompts.count; label++) {
     double dot = 0;
-    for (size_t d = 0; d < prompts.dim; d++) dot += static_cast<double>(image[d]) * prompts.embeds[label * prompts.dim + d];
+    for (size_t d = 0; d < prompts.dim; d++)
+      dot += static_cast<double>(image[d]) * prompts.embeds[label * prompts.dim + d];
     logits[label] = scale * dot;
   }
   const double greatest = *std::max_element(logits.begin(), logits.end());
@@ -220,10 +222,11 @@ clip_edge_status clip_edge_model_open(const char *folder, const clip_edge_model_
     need(folder, "folder");
     need(model, "model");
     *model = nullptr;
-    const clip_edge_model_options given = options == nullptr ? default_options()
-                                                             : read_options(options, default_options(), "options");
+    const clip_edge_model_options given =
+        options == nullptr ? default_options() : read_options(options, default_options(), "options");
     if (given.threads < 0 || given.threads > 1024)
-      fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "`threads` must lie in 0..1024; found %d", static_cast<int>(given.threads));
+      fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "`threads` must lie in 0..1024; found %d",
+           static_cast<int>(given.threads));
     auto opened = std::unique_ptr<clip_edge_model>(new clip_edge_model{Bundle(folder), {}, {}, {}, {}, {}, {}});
     if (given.precision != nullptr) opened->precision = given.precision;
     if (given.onnxruntime != nullptr) opened->engine.library = given.onnxruntime;
@@ -241,7 +244,8 @@ clip_edge_status clip_edge_model_check(const clip_edge_model *model) {
   });
 }
 
-clip_edge_status clip_edge_model_get_info(const clip_edge_model *model, clip_edge_model_info *info, size_t struct_size) {
+clip_edge_status clip_edge_model_get_info(const clip_edge_model *model, clip_edge_model_info *info,
+                                          size_t struct_size) {
   return guard([&] {
     need(model, "model");
     need(info, "info");
@@ -311,7 +315,8 @@ clip_edge_status clip_edge_embed_texts(clip_edge_session *session, const char *c
 }
 
 clip_edge_status clip_edge_prompts_new(clip_edge_session *session, const char *const *labels, size_t label_count,
-                                       const char *const *templates, size_t template_count, clip_edge_prompts **prompts) {
+                                       const char *const *templates, size_t template_count,
+                                       clip_edge_prompts **prompts) {
   return guard([&] {
     need(session, "session");
     need(labels, "labels");
@@ -350,7 +355,8 @@ clip_edge_status clip_edge_classify(clip_edge_session *session, const clip_edge_
     check_room(out_floats, 1, prompts->count, "out");
     const Manifest &manifest = session->model->bundle.manifest();
     if (prompts->space != manifest.space)
-      fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "the prompts were made with another model: their vectors cannot be compared");
+      fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT,
+           "the prompts were made with another model: their vectors cannot be compared");
     std::vector<float> embed(prompts->dim);
     session->embed_images(image, 1, embed.data());
     probabilities(embed.data(), *prompts, manifest.logit_scale, out);

@@ -25,7 +25,8 @@ struct OrtMemoryInfo;
 struct OrtValue;
 struct OrtShapeInfo;
 
-using OrtLog = void (*)(void *, int severity, const char *category, const char *id, const char *where, const char *text);
+using OrtLog = void (*)(void *, int severity, const char *category, const char *id, const char *where,
+                        const char *text);
 
 enum ElementType { kFloat = 1, kInt32 = 6, kInt64 = 7 };
 
@@ -155,11 +156,12 @@ class OnnxTower : public Tower {
     const int type = artifact_.tower == "image" ? kFloat : artifact_.wide_ids ? kInt64 : kInt32;
     Owned<OrtValue> value(runtime_, kReleaseValue), result(runtime_, kReleaseValue);
     runtime_.call(kCreateTensorWithDataAsOrtValue, runtime_.memory(), const_cast<void *>(input),
-                  count * shape_.row_bytes, static_cast<const int64_t *>(shape.data()), shape.size(), type, value.out());
+                  count * shape_.row_bytes, static_cast<const int64_t *>(shape.data()), shape.size(), type,
+                  value.out());
     const char *const inputs[] = {artifact_.input.c_str()}, *const outputs[] = {artifact_.output.c_str()};
     const OrtValue *const values[] = {value.get()};
-    runtime_.call(kRun, session_.get(), static_cast<const void *>(nullptr), &inputs[0], &values[0], size_t{1}, &outputs[0],
-                  size_t{1}, result.out());
+    runtime_.call(kRun, session_.get(), static_cast<const void *>(nullptr), &inputs[0], &values[0], size_t{1},
+                  &outputs[0], size_t{1}, result.out());
     copy_result(result.get(), count, out);
   }
 
@@ -188,8 +190,8 @@ class OnnxTower : public Tower {
 
 }  // namespace
 
-std::unique_ptr<Tower> open_onnxruntime(const EngineOptions &options, const Artifact &artifact, const std::string &graph,
-                                        const TowerShape &shape) {
+std::unique_ptr<Tower> open_onnxruntime(const EngineOptions &options, const Artifact &artifact,
+                                        const std::string &graph, const TowerShape &shape) {
   return std::make_unique<OnnxTower>(Runtime::open(options.library), options.threads, artifact, graph, shape);
 }
 

@@ -171,7 +171,8 @@ class PatternParser {
       at_++;
       set.negated = true;
       set.ranges = {{U'\n', U'\n'}};
-    } else if (peek() == U'^' || peek() == U'$' || peek() == U'*' || peek() == U'+' || peek() == U'?' || peek() == U'{') {
+    } else if (peek() == U'^' || peek() == U'$' || peek() == U'*' || peek() == U'+' || peek() == U'?' ||
+               peek() == U'{') {
       refuse("an anchor or a repetition of nothing");
     } else {
       member(set, any_case);

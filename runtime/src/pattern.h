@@ -24,8 +24,8 @@ struct CharSet {
 
 class Pattern {
  public:
-  // Compiles Oniguruma syntax: literals, classes, \p{L} \p{N} \s \S \r \n \t \x{..}, | (?:) (?i:) (?=) (?!), ? * + {m,n}
-  // with lazy and possessive forms refused. Throws Error (unsupported) for anything else.
+  // Compiles Oniguruma syntax: literals, classes, \p{L} \p{N} \s \S \r \n \t \x{..}, | (?:) (?i:) (?=) (?!), ? * +
+  // {m,n} with lazy and possessive forms refused. Throws Error (unsupported) for anything else.
   Pattern(std::string_view expression, const std::string &where);
 
   // The leftmost matches, one after the other, empty ones left out. Throws Error when backtracking gets out of hand.

@@ -42,7 +42,9 @@ class RowWindow {
   using Make = std::function<void(int y, uint8_t *out)>;
 
   RowWindow(int row_bytes, int capacity, Make make)
-      : row_bytes_(row_bytes), capacity_(capacity), make_(std::move(make)),
+      : row_bytes_(row_bytes),
+        capacity_(capacity),
+        make_(std::move(make)),
         bytes_(static_cast<size_t>(row_bytes) * capacity_) {}
 
   // Rows first .. first + count - 1, one after the other; `first` never decreases from call to call.
@@ -112,9 +114,8 @@ std::vector<uint8_t> resize_and_crop(const clip_edge_image &image, const clip_ed
   if (same_height) {
     for (int y = 0; y < size; y++) narrow(reader.row(to.top + y), out_row(y));
   } else if (!same_width && vertical_goes_first(width, height, to)) {
-    RowWindow window(3 * width, capacity, [&](int y, uint8_t *out) {
-      std::memcpy(out, reader.row(y), 3 * static_cast<size_t>(width));
-    });
+    RowWindow window(3 * width, capacity,
+                     [&](int y, uint8_t *out) { std::memcpy(out, reader.row(y), 3 * static_cast<size_t>(width)); });
     std::vector<uint8_t> row(3 * static_cast<size_t>(width) + kRowPadding);
     for (int y = 0; y < size; y++) {
       const uint8_t *rows = window.rows(down.first[y], down.length[y]);

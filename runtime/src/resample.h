@@ -11,10 +11,10 @@ namespace clip_edge::core {
 
 // Weights of the input positions that make output positions from .. from + count - 1 of `out_size`.
 struct Taps {
-  int longest = 0;                  // weights per output position, a multiple of 4; the unused ones are 0
-  std::vector<int> first, length;   // of the input positions that count
-  std::vector<int32_t> weights;     // longest * count, sum about 1 << 22
-  std::vector<int16_t> high, low;   // weights = high * 4096 + low, for 16-bit multiplications
+  int longest = 0;                 // weights per output position, a multiple of 4; the unused ones are 0
+  std::vector<int> first, length;  // of the input positions that count
+  std::vector<int32_t> weights;    // longest * count, sum about 1 << 22
+  std::vector<int16_t> high, low;  // weights = high * 4096 + low, for 16-bit multiplications
 
   const int32_t *at(int i) const { return weights.data() + static_cast<size_t>(i) * longest; }
 };

@@ -19,6 +19,13 @@ constexpr uint32_t kRounds[64] = {
 
 uint32_t turn(uint32_t x, int by) { return x >> by | x << (32 - by); }
 
+inline void add_round(uint32_t a, uint32_t b, uint32_t c, uint32_t &d, uint32_t e, uint32_t f, uint32_t g, uint32_t &h,
+                      uint32_t input) {
+  const uint32_t first = h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & f) ^ (~e & g)) + input;
+  d += first;
+  h = first + (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+}
+
 void add_block(uint32_t (&state)[8], const uint8_t *block) {
   uint32_t w[64];
   for (int i = 0; i < 16; i++)
@@ -29,17 +36,18 @@ void add_block(uint32_t (&state)[8], const uint8_t *block) {
     const uint32_t b = turn(w[i - 2], 17) ^ turn(w[i - 2], 19) ^ w[i - 2] >> 10;
     w[i] = w[i - 16] + a + w[i - 7] + b;
   }
+  // The eight words stay where they are; their parts move round instead of them.
   uint32_t s[8];
   std::memcpy(s, state, sizeof(s));
-  for (int i = 0; i < 64; i++) {
-    const uint32_t big1 = turn(s[4], 6) ^ turn(s[4], 11) ^ turn(s[4], 25);
-    const uint32_t choice = (s[4] & s[5]) ^ (~s[4] & s[6]);
-    const uint32_t first = s[7] + big1 + choice + kRounds[i] + w[i];
-    const uint32_t big0 = turn(s[0], 2) ^ turn(s[0], 13) ^ turn(s[0], 22);
-    const uint32_t majority = (s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]);
-    std::memmove(s + 1, s, 7 * sizeof(uint32_t));
-    s[4] += first;
-    s[0] = first + big0 + majority;
+  for (int i = 0; i < 64; i += 8) {
+    add_round(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], kRounds[i] + w[i]);
+    add_round(s[7], s[0], s[1], s[2], s[3], s[4], s[5], s[6], kRounds[i + 1] + w[i + 1]);
+    add_round(s[6], s[7], s[0], s[1], s[2], s[3], s[4], s[5], kRounds[i + 2] + w[i + 2]);
+    add_round(s[5], s[6], s[7], s[0], s[1], s[2], s[3], s[4], kRounds[i + 3] + w[i + 3]);
+    add_round(s[4], s[5], s[6], s[7], s[0], s[1], s[2], s[3], kRounds[i + 4] + w[i + 4]);
+    add_round(s[3], s[4], s[5], s[6], s[7], s[0], s[1], s[2], kRounds[i + 5] + w[i + 5]);
+    add_round(s[2], s[3], s[4], s[5], s[6], s[7], s[0], s[1], kRounds[i + 6] + w[i + 6]);
+    add_round(s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[0], kRounds[i + 7] + w[i + 7]);
   }
   for (int i = 0; i < 8; i++) state[i] += s[i];
 }

@@ -19,9 +19,7 @@ void fail(clip_edge_status status, const char *format, ...) {
   throw Error{status, text};
 }
 
-void set_last_error(const char *text) noexcept {
-  std::strncpy(last_error, text, sizeof(last_error) - 1);
-}
+void set_last_error(const char *text) noexcept { std::strncpy(last_error, text, sizeof(last_error) - 1); }
 
 clip_edge_status report_exception() noexcept {
   try {

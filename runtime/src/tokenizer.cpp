@@ -17,8 +17,7 @@ namespace {
 constexpr size_t kLongestText = size_t{1} << 20;
 
 // Where `use_regex` is set, ByteLevel splits as GPT-2 did.
-constexpr std::string_view kGpt2 =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kGpt2 = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 bool flag(const Json &table, std::string_view key, bool otherwise) {
   Json value = table;
@@ -86,8 +85,10 @@ void Tokenizer::add_normalizer(const Json &table) {
   if (type == "Sequence") return table["normalizers"].each([this](const Json &item) { add_normalizer(item); });
   if (type == "Replace") return add_replacement(table);
   Step step = nullptr;
-  if (type == "NFC") step = [](const Tokenizer &, const Replacement &, std::u32string &t) { t = normalize(t, Form::kNfc); };
-  if (type == "NFD") step = [](const Tokenizer &, const Replacement &, std::u32string &t) { t = normalize(t, Form::kNfd); };
+  if (type == "NFC")
+    step = [](const Tokenizer &, const Replacement &, std::u32string &t) { t = normalize(t, Form::kNfc); };
+  if (type == "NFD")
+    step = [](const Tokenizer &, const Replacement &, std::u32string &t) { t = normalize(t, Form::kNfd); };
   if (type == "NFKC")
     step = [](const Tokenizer &, const Replacement &, std::u32string &t) { t = normalize(t, Form::kNfkc); };
   if (type == "NFKD")
@@ -208,14 +209,15 @@ clip_edge_status clip_edge_tokenizer_new(const char *json, size_t json_bytes, co
     need(json, "json");
     need(tokenizer, "tokenizer");
     *tokenizer = nullptr;
-    *tokenizer = new clip_edge_tokenizer{Tokenizer(std::string(json, json_bytes), "tokenizer.json", read_text_spec(spec))};
+    *tokenizer =
+        new clip_edge_tokenizer{Tokenizer(std::string(json, json_bytes), "tokenizer.json", read_text_spec(spec))};
   });
 }
 
 void clip_edge_tokenizer_free(clip_edge_tokenizer *tokenizer) { delete tokenizer; }
 
-clip_edge_status clip_edge_tokenize(const clip_edge_tokenizer *tokenizer, const char *utf8, size_t length,
-                                    int32_t *ids, size_t capacity) {
+clip_edge_status clip_edge_tokenize(const clip_edge_tokenizer *tokenizer, const char *utf8, size_t length, int32_t *ids,
+                                    size_t capacity) {
   return guard([&] {
     need(tokenizer, "tokenizer");
     need(utf8, "utf8");

@@ -7,13 +7,13 @@
 inline int failures = 0;
 inline int checks = 0;
 
-#define CHECK(condition)                                                          \
-  do {                                                                            \
-    checks++;                                                                     \
-    if (!(condition)) {                                                           \
-      failures++;                                                                 \
-      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);         \
-    }                                                                             \
+#define CHECK(condition)                                                  \
+  do {                                                                    \
+    checks++;                                                             \
+    if (!(condition)) {                                                   \
+      failures++;                                                         \
+      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
+    }                                                                     \
   } while (0)
 
 inline void check_text(const char *file, int line, const std::string &found, const std::string &expected) {

@@ -13,8 +13,9 @@ namespace {
 
 std::atomic<int> different{0}, done{0};
 
-void work(const clip_edge::Model &model, const std::vector<float> &image_expected, const std::vector<float> &text_expected,
-          const std::vector<uint8_t> &pixels, std::chrono::steady_clock::time_point end) {
+void work(const clip_edge::Model &model, const std::vector<float> &image_expected,
+          const std::vector<float> &text_expected, const std::vector<uint8_t> &pixels,
+          std::chrono::steady_clock::time_point end) {
   clip_edge::Session session(model);
   do {
     different += session.embed({clip_edge::image(pixels.data(), 80, 60)}) != image_expected;
@@ -29,8 +30,8 @@ void threads_share_a_model(const clip_edge::Model &model, int count, double seco
   clip_edge::Session first(model);
   const std::vector<float> image = first.embed({clip_edge::image(pixels.data(), 80, 60)});
   const std::vector<float> text = first.embed(std::vector<std::string_view>{"a red apple", ""});
-  const auto end = std::chrono::steady_clock::now() +
-                   std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(seconds));
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                                                          std::chrono::duration<double>(seconds));
   std::vector<std::thread> threads;
   for (int i = 0; i < count; i++) threads.emplace_back([&] { work(model, image, text, pixels, end); });
   for (std::thread &thread : threads) thread.join();

@@ -26,7 +26,9 @@ std::string damaged(std::string text) {
     const size_t at = static_cast<size_t>(random_int(0, static_cast<int>(text.size()) - 1));
     switch (random_int(0, 3)) {
       case 0: text[at] = static_cast<char>(random_int(0, 255)); break;
-      case 1: text[at] = interesting[static_cast<size_t>(random_int(0, static_cast<int>(interesting.size()) - 1))]; break;
+      case 1:
+        text[at] = interesting[static_cast<size_t>(random_int(0, static_cast<int>(interesting.size()) - 1))];
+        break;
       case 2: text.erase(at, static_cast<size_t>(random_int(1, 9))); break;
       default: text.insert(at, text.substr(at, static_cast<size_t>(random_int(1, 40)))); break;
     }
@@ -41,13 +43,15 @@ std::string tokenizer_json() {
     const bool printable = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
     std::string name;
     append_utf8(name, static_cast<char32_t>(printable ? byte : next++));
-    vocabulary += std::string("\"") + (name == "\"" || name == "\\" ? "\\" : "") + name + "\":" + std::to_string(id++) + ",";
+    vocabulary +=
+        std::string("\"") + (name == "\"" || name == "\\" ? "\\" : "") + name + "\":" + std::to_string(id++) + ",";
   }
   return R"({"normalizer":{"type":"Sequence","normalizers":[{"type":"NFKC"},{"type":"Lowercase"},{"type":"Replace",)"
          R"("pattern":{"Regex":"\\s+"},"content":" "},{"type":"Strip"}]},"pre_tokenizer":{"type":"Sequence",)"
          R"("pretokenizers":[{"type":"Split","pattern":{"Regex":" ?\\p{L}+| ?[^\\s\\p{L}\\p{N}]+|[a-f]{2,3}"},)"
          R"("behavior":"Isolated","invert":false},{"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]},)"
-         R"("model":{"type":"BPE","vocab":{)" + vocabulary + R"("ab":256,"abc":257},"merges":[["a","b"],["ab","c"]]}})";
+         R"("model":{"type":"BPE","vocab":{)" +
+         vocabulary + R"("ab":256,"abc":257},"merges":[["a","b"],["ab","c"]]}})";
 }
 
 void damaged_tokenizers_end_in_a_status(int rounds) {
@@ -122,7 +126,8 @@ void random_frames_end_in_a_status(int rounds) {
     std::vector<std::vector<uint8_t>> planes(3);
     for (int p = 0; p < 3; p++) {
       const int bytes[3] = {image.format <= 1 ? 3 : image.format <= 3 ? 4 : 1, image.format == 7 ? 1 : 2, 1};
-      const int columns = p == 0 ? image.width : (image.width + 1) / 2, rows = p == 0 ? image.height : (image.height + 1) / 2;
+      const int columns = p == 0 ? image.width : (image.width + 1) / 2,
+                rows = p == 0 ? image.height : (image.height + 1) / 2;
       image.stride[p] = columns * bytes[p] + random_int(-1, 3);
       const int step = image.stride[p] == 0 ? columns * bytes[p] : image.stride[p];
       planes[static_cast<size_t>(p)].resize(static_cast<size_t>(std::max(1, step * rows)), 77);

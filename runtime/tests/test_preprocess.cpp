@@ -62,8 +62,8 @@ std::vector<uint8_t> all_rows(const clip_edge_image &image) {
 
 // Where pixel (x, y) of the upright picture lies in the stored one, by the EXIF table.
 void stored_position(int orientation, int width, int height, int x, int y, int *column, int *row) {
-  const int table[8][2] = {{x, y},         {width - 1 - x, y}, {width - 1 - x, height - 1 - y}, {x, height - 1 - y},
-                           {y, x},         {y, height - 1 - x}, {width - 1 - y, height - 1 - x}, {width - 1 - y, x}};
+  const int table[8][2] = {{x, y}, {width - 1 - x, y},  {width - 1 - x, height - 1 - y}, {x, height - 1 - y},
+                           {y, x}, {y, height - 1 - x}, {width - 1 - y, height - 1 - x}, {width - 1 - y, x}};
   *column = table[orientation - 1][0], *row = table[orientation - 1][1];
 }
 

@@ -43,7 +43,8 @@ void json_is_strict() {
   CHECK_TEXT(json_refusal("{\"a\":1,\"a\":2}"), "x.json: not JSON: a key stands twice at byte 10");
   CHECK_TEXT(json_refusal(std::string(100, '[')), "x.json: not JSON: nested too deeply at byte 65");
   CHECK_TEXT(json_refusal("\"\xff\""), "x.json: not UTF-8");
-  for (const char *bad : {"", "{", "[1,]", "{\"a\"}", "01", "1.", "+1", "nul", "\"\\x\"", "\"\\ud800\"", "1 2", "\"a\nb\"", "NaN"})
+  for (const char *bad :
+       {"", "{", "[1,]", "{\"a\"}", "01", "1.", "+1", "nul", "\"\\x\"", "\"\\ud800\"", "1 2", "\"a\nb\"", "NaN"})
     CHECK(!json_refusal(bad).empty());
 }
 
@@ -60,7 +61,8 @@ void patterns_match_as_backtracking_engines_do() {
   CHECK_TEXT(split(R"((?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3})", U"I'T 12345"), "[I]['T][123][45]");
   CHECK_TEXT(split(R"([\x{61}-\x{63}]+x?)", U"abcabcxz"), "[abcabcx]");
   CHECK_TEXT(split(R"(a(?:b|c)?d)", U"abd acd ad aed"), "[abd][acd][ad]");
-  CHECK_TEXT(refusal([] { Pattern("(a)", "x"); }), "x: a pattern with a capturing group (at character 0) is not supported");
+  CHECK_TEXT(refusal([] { Pattern("(a)", "x"); }),
+             "x: a pattern with a capturing group (at character 0) is not supported");
   for (const char *bad : {"(?:a", "a)", "[a", "a{2", "a+?", "(?:a)+", "\\d", "\\x{110000}", "^a", "*", "[b-a]"})
     CHECK(!refusal([&] { Pattern(bad, "x"); }).empty());
 }
@@ -115,7 +117,9 @@ void tokenizers_answer_and_refuse() {
   std::string json = small_tokenizer();
   CHECK(clip_edge_tokenizer_new(json.data(), json.size(), &spec, &tokenizer) == CLIP_EDGE_OK);
   int32_t ids[6];
-  const auto tokenize = [&](const char *text) { return clip_edge_tokenize(tokenizer, text, CLIP_EDGE_NUL_TERMINATED, ids, 6); };
+  const auto tokenize = [&](const char *text) {
+    return clip_edge_tokenize(tokenizer, text, CLIP_EDGE_NUL_TERMINATED, ids, 6);
+  };
   CHECK(tokenize("ab c") == CLIP_EDGE_OK);
   const int32_t expected[6] = {298, 256, ' ', 'c', 299, 0};
   CHECK(std::memcmp(ids, expected, sizeof(ids)) == 0);

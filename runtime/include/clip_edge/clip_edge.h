@@ -70,7 +70,7 @@ CLIP_EDGE_API void clip_edge_log_set(clip_edge_log_function function, void *user
 /* --- pictures --------------------------------------------------------------------------------------------- */
 
 typedef enum clip_edge_pixel_format {
-  CLIP_EDGE_PIXELS_RGB = 0,  /* 3 bytes a pixel in plane[0] */
+  CLIP_EDGE_PIXELS_RGB = 0, /* 3 bytes a pixel in plane[0] */
   CLIP_EDGE_PIXELS_BGR = 1,
   CLIP_EDGE_PIXELS_RGBA = 2, /* straight alpha, laid over white */
   CLIP_EDGE_PIXELS_BGRA = 3,
@@ -162,8 +162,8 @@ CLIP_EDGE_API void clip_edge_tokenizer_free(clip_edge_tokenizer *tokenizer); /* 
 #define CLIP_EDGE_NUL_TERMINATED ((size_t)-1)
 
 /* One row of context_length ids. Invalid UTF-8 is read as U+FFFD; at most 1 MiB of text. */
-CLIP_EDGE_API clip_edge_status clip_edge_tokenize(const clip_edge_tokenizer *tokenizer, const char *utf8,
-                                                  size_t length, int32_t *ids, size_t capacity);
+CLIP_EDGE_API clip_edge_status clip_edge_tokenize(const clip_edge_tokenizer *tokenizer, const char *utf8, size_t length,
+                                                  int32_t *ids, size_t capacity);
 
 /* --- models --------------------------------------------------------------------------------------------- */
 

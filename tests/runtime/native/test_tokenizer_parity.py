@@ -93,6 +93,7 @@ def trained() -> Tokenizer:
     return train_tokenizer(names()[:8000], 2000, 32)
 
 
+@pytest.mark.slow
 def test_clip_rows(library: Any, texts: list[str]) -> None:
     reference = clip_tokenizer()
     assert differing(library.tokenizer(reference.json_bytes, reference.spec), reference, texts) == []
