@@ -7,7 +7,8 @@ import hashlib
 import importlib
 import importlib.metadata
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -169,10 +170,21 @@ def make_golden(loaded: LoadedStudent) -> Golden:
 
 
 def _embed(encode: Callable[[Tensor], Tensor], rows: np.ndarray) -> Floats:
-    with torch.inference_mode():
+    with one_thread(), torch.inference_mode():
         parts = [encode(torch.from_numpy(rows[start : start + BATCH])) for start in range(0, len(rows), BATCH)]
         embeds: Floats = torch.cat(parts).numpy()
     return embeds
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in one order: the number of threads changes the last bit of an embedding, and so the bytes of a bundle."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def weights_sha256(student: nn.Module) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from clip_edge.bundle import TOWERS, Bundle, Precision
 from clip_edge.cli import Outcome
 from clip_edge.commands import verify
 from clip_edge.console import Console
 from clip_edge.files import human_bytes, refuse_existing
 from clip_edge.schema import as_dict
+
+if TYPE_CHECKING:
+    from clip_edge.bundle import Bundle, Precision
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +32,7 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     targets = [find_target(name, args.precision) for name in names]
     refuse_existing(args.out)
     if args.dry_run:
+        from clip_edge.bundle import TOWERS
         from clip_edge.distill.models.checkpoint import load_student
 
         student = load_student(args.model).spec.name
@@ -40,7 +43,7 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     from clip_edge.export.exporter import Request, export
 
     started_s = time.monotonic()
-    requests = [Request(name, cast(Precision, args.precision)) for name in names]
+    requests = [Request(name, cast("Precision", args.precision)) for name in names]
     bundle, proofs = export(args.model, requests, args.out, console=console)
     for proof in proofs:
         verify.show(proof, console)
