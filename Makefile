@@ -3,13 +3,14 @@ VENV ?= $(or $(CLIP_EDGE_VENV),.venv)
 export CLIP_EDGE_VENV := $(VENV)
 export MAKECMDGOALS
 
-.PHONY: help demo install dev test lint clean
+.PHONY: help demo install dev test lint native clean
 
 help:
 	@echo "make demo     install into $(VENV) and run the whole road, from pictures to a measured model"
 	@echo "make install  install into $(VENV): the package with all extras"
-	@echo "make test     the whole suite: style, types, tests (installs what they need)"
+	@echo "make test     the whole suite: style, types, the C library, tests (installs what they need)"
 	@echo "make lint     style and types only"
+	@echo "make native   build and test the C library (needs cmake and ninja)"
 	@echo "make clean    remove $(VENV) and what tools have cached"
 	@echo "PYTHON=/path/to/python names the interpreter, VENV=folder the environment"
 
@@ -29,8 +30,13 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt scripts/install
 	@scripts/install --dev
 	@touch $@ $(VENV)/.installed
 
-test: lint
+test: lint native
 	@scripts/test
+
+# The C library: built and tested as it ships, and under the sanitizers.
+native:
+	@if command -v cmake >/dev/null && command -v ninja >/dev/null; then scripts/native host asan tsan; \
+	else echo "cmake or ninja is missing: the C library is neither built nor tested" >&2; fi
 
 lint: dev
 	@scripts/lint
