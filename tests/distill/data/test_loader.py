@@ -168,10 +168,12 @@ def test_broken_pictures_are_replaced_by_the_next_and_reported_once(make, tmp_pa
     ]
 
 
-def test_nothing_readable_ends_with_an_error(make, tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nothing_readable_ends_with_an_error(make, tmp_path, workers):
     dataset = broken_data(make, tmp_path, range(12))
     with pytest.raises(DataError) as caught:
-        take(dataset, 1)
+        take(dataset, 1, workers=workers)
+    assert "Traceback" not in str(caught.value)
     assert caught.value.what.startswith("12 samples in a row cannot be read; the last one: ")
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +18,15 @@ from safetensors.torch import load_file
 
 from clip_edge.config import load_config
 from clip_edge.console import Console
+from clip_edge.distill.data.augment import AugmentSpec
+from clip_edge.distill.data.readers import open_dataset
 from clip_edge.distill.metrics import read_metrics
+from clip_edge.distill.models.checkpoint import load_student
 from clip_edge.distill.recipes import RECIPES, mobileclip
 from clip_edge.distill.reinforce.engine import Options, prepare, reinforce
-from clip_edge.distill.settings import (
-    EvaluationSettings,
-    LogSettings,
-    OptimizerSettings,
-    ScheduleSettings,
-)
+from clip_edge.distill.settings import EvaluationSettings, LogSettings, OptimizerSettings, ScheduleSettings
+from clip_edge.errors import ArtifactError, ClipEdgeError, ConfigError
+from clip_edge.files import sha256_file
 
 TINY = {
     "name": "tiny",
@@ -48,6 +52,9 @@ CONFIG = mobileclip.Config(
     evaluation=EvaluationSettings(every_steps=3),
     log=LogSettings(every_steps=1, tensorboard=False, checkpoint_every_steps=2),
 )
+
+# Stored embeddings are rounded to bf16, so another CPU may move a teacher's similarity by 70 times 4e-3 here and there.
+RECORDED = [4.67884, 4.87725, 4.63296, 3.90134, 3.75647, 3.76937]
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +119,256 @@ class Dying(Console):
 
 def test_the_commented_defaults_are_those_of_the_dataclass() -> None:
     assert load_config(mobileclip.Config, [RECIPES["mobileclip"].defaults]) == mobileclip.Config()
+
+
+@pytest.mark.parametrize("name", RECIPES["mobileclip"].presets)
+def test_presets_are_valid_and_differ_from_the_defaults_in_what_was_published(name: str) -> None:
+    info = RECIPES["mobileclip"]
+    config = load_config(mobileclip.Config, [info.defaults, info.presets[name]])
+    assert (config.batch_size, config.steps, config.precision) == (65_536, 200_000, "bf16")
+    assert (config.optimizer, config.keep) == (mobileclip.Config().optimizer, mobileclip.Config().keep)
+    expected = {
+        "mobileclip-s": (1.0, (100.0, 100.0)),
+        "mobileclip-b": (0.75, (100.0, 100.0)),
+        "mobileclip-v2": (1.0, (70.0, 60.0)),
+    }
+    assert (config.distill_weight, config.teacher_scales) == expected[name]
+
+
+def test_the_first_losses_are_the_recorded_ones(
+    tiny_emoji: Path, knowledge: Path, student: Path, tmp_path: Path
+) -> None:
+    train(CONFIG, knowledge, tiny_emoji, student, tmp_path / "run")
+    assert losses(tmp_path / "run") == pytest.approx(RECORDED, abs=2e-2)
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    for row in rows:
+        parts = [0.25 * row[f"{kind}/contrastive"] + 0.75 * row[f"{kind}/kl"] for kind in ("true", "synthetic")]
+        assert sum(parts) == pytest.approx(row["reinforced_loss"], rel=1e-5)
+    assert ["val/text_to_image/recall_at_1" in row for row in rows] == [False, False, True] * 2
+
+
+def test_the_student_says_who_taught_it(tiny_emoji: Path, knowledge: Path, student: Path, tmp_path: Path) -> None:
+    folder = train(CONFIG, knowledge, tiny_emoji, student, tmp_path / "run")
+    loaded = load_student(folder)
+    provenance = loaded.info["provenance"]
+    assert (provenance["recipe"], provenance["steps"]) == ("mobileclip", 6)
+    assert [(one["name"], one["scale"]) for one in provenance["teachers"]] == [("tiny-vit", 70.0), ("other", 60.0)]
+    assert all(len(one["weights_sha256"]) == 64 for one in provenance["teachers"])
+    assert loaded.info["research_only"] is False
+    assert load_config(mobileclip.Config, [folder / "recipe.toml"]) == replace(CONFIG, knowledge=str(knowledge))
+
+
+def test_what_research_only_teachers_taught_is_research_only(
+    tiny_emoji: Path, knowledge: Path, student: Path, tmp_path: Path
+) -> None:
+    """Sidecars carry the hash of the job, so the knowledge is made to say so together with them."""
+    from clip_edge.distill.reinforce import manifest, sidecar
+
+    folder = Path(shutil.copytree(knowledge, tmp_path / "knowledge")) / "train"
+    stored = manifest.read_manifest(folder)
+    apple = replace(stored.job.teachers[1], licence="apple-amlr", research_only=True)
+    job = replace(stored.job, teachers=(stored.job.teachers[0], apple))
+    files = []
+    for record in stored.files:
+        tensors, header = sidecar.read_tensors(folder / record.path)
+        copies = {name: tensor.clone() for name, tensor in tensors.items()}
+        sidecar.write_sidecar(folder / record.path, copies, replace(header, job=job.id))
+        path = folder / record.path
+        files.append(replace(record, sha256=sha256_file(path), bytes=path.stat().st_size))
+    manifest.write_manifest(folder, replace(stored, job=job, files=tuple(files)))
+    loaded = load_student(train(replace(CONFIG, steps=1), folder.parent, tiny_emoji, student, tmp_path / "run"))
+    assert loaded.info["research_only"] is True
+    assert {"applies_to": "distilled from other", "name": "apple-amlr", "research_only": True} in loaded.info[
+        "licences"
+    ]
+
+
+def test_chunks_train_like_the_whole_batch(tiny_emoji: Path, knowledge: Path, student: Path, tmp_path: Path) -> None:
+    train(CONFIG, knowledge, tiny_emoji, student, tmp_path / "whole")
+    train(replace(CONFIG, chunk_size=5), knowledge, tiny_emoji, student, tmp_path / "chunks")
+    assert losses(tmp_path / "chunks") == pytest.approx(losses(tmp_path / "whole"), abs=2e-3)
+
+
+def test_bf16_on_a_cpu_trains_like_fp32(tiny_emoji: Path, knowledge: Path, student: Path, tmp_path: Path) -> None:
+    train(CONFIG, knowledge, tiny_emoji, student, tmp_path / "fp32")
+    train(replace(CONFIG, precision="bf16"), knowledge, tiny_emoji, student, tmp_path / "bf16")
+    # Two losses of 4e-3 of a cosine, times a logit scale of 14.
+    assert losses(tmp_path / "bf16") == pytest.approx(losses(tmp_path / "fp32"), abs=0.12)
+
+
+def test_a_resumed_run_is_the_undisturbed_one_wherever_the_knowledge_lies(
+    tiny_emoji: Path, knowledge: Path, student: Path, tmp_path: Path
+) -> None:
+    train(CONFIG, knowledge, tiny_emoji, student, tmp_path / "undisturbed")
+    with pytest.raises(KilledError):
+        train(CONFIG, knowledge, tiny_emoji, student, tmp_path / "killed", console=Dying(3))
+    moved = Path(shutil.copytree(knowledge, tmp_path / "moved"))
+    train(CONFIG, moved, tiny_emoji, student, tmp_path / "killed", resume=True)
+    assert_same_weights(tmp_path / "killed", tmp_path / "undisturbed")
+    assert losses(tmp_path / "killed") == losses(tmp_path / "undisturbed")
+
+
+def test_other_knowledge_cannot_resume_a_run(
+    tiny_emoji: Path, knowledge: Path, teachers: tuple[str, str], student: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(KilledError):
+        train(CONFIG, knowledge, tiny_emoji, student, tmp_path / "run", console=Dying(3))
+    other = Options(tiny_emoji, teachers, tmp_path / "other", augmentations=1, languages=("en",), device="cpu")
+    reinforce(prepare(other))
+    with pytest.raises(ConfigError) as caught:
+        train(CONFIG, tmp_path / "other", tiny_emoji, student, tmp_path / "run", resume=True)
+    assert caught.value.what == (
+        "cannot resume, the run was started otherwise:\n"
+        "  `knowledge`: the run was started with that of other teachers, captions or augmentations"
+    )
+
+
+def test_online_teachers_teach_and_resume(
+    tiny_emoji: Path, teachers: tuple[str, str], student: Path, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, teachers=teachers, chunk_size=5)
+    train(config, "", tiny_emoji, student, tmp_path / "undisturbed")
+    with pytest.raises(KilledError):
+        train(config, "", tiny_emoji, student, tmp_path / "killed", console=Dying(3))
+    train(config, "", tiny_emoji, student, tmp_path / "killed", resume=True)
+    assert_same_weights(tmp_path / "killed", tmp_path / "undisturbed")
+    found = losses(tmp_path / "undisturbed")
+    assert losses(tmp_path / "killed") == found
+    assert found[-1] < found[0]
+
+
+def test_a_student_comes_to_agree_with_its_teachers(
+    tiny_emoji: Path, knowledge: Path, student: Path, tmp_path: Path
+) -> None:
+    config = replace(
+        CONFIG,
+        steps=60,
+        batch_size=32,
+        distill_weight=1.0,
+        teacher_scales=(),
+        evaluation=EvaluationSettings(split=""),
+        optimizer=OptimizerSettings(lr=5e-3),
+    )
+    train(config, knowledge, tiny_emoji, student, tmp_path / "run")
+    found = losses(tmp_path / "run")
+    assert sum(found[-5:]) < 0.5 * sum(found[:5])
+
+
+def refused(config: mobileclip.Config, knowledge: Path | str, data: Path, student: Path, out: Path) -> str:
+    """The message, after making sure that nothing was written."""
+    with pytest.raises(ClipEdgeError) as caught:
+        train(config, knowledge, data, student, out)
+    assert not out.exists()
+    assert caught.value.exit_code == (1 if isinstance(caught.value, ArtifactError) else 2)
+    return str(caught.value)
+
+
+def test_knowledge_that_does_not_fit_is_refused(
+    tiny_emoji: Path, knowledge: Path, teachers: tuple[str, str], student: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    folder = knowledge / "train"
+    assert refused(CONFIG, "", tiny_emoji, student, out) == (
+        "nobody teaches: `knowledge` and `teachers` are both empty\n\nhint: make knowledge with "
+        "`clip-edge reinforce DATA --teacher SPEC --out DIR` and give --set knowledge=DIR; or name teachers with "
+        "--set 'teachers=[\"SPEC\"]'"
+    )
+    assert refused(replace(CONFIG, teachers=teachers), knowledge, tiny_emoji, student, out) == (
+        "`knowledge` and `teachers` are both set: stored knowledge has its own teachers\n\n"
+        "hint: leave one of them empty"
+    )
+    assert refused(replace(CONFIG, teacher_scales=(100.0,)), knowledge, tiny_emoji, student, out) == (
+        "`teacher_scales` has 1 values for 2 teachers: tiny-vit, other\n\n"
+        "hint: give one for each, in this order, or none to take the teachers' own"
+    )
+    assert refused(replace(CONFIG, langs=("en", "zh")), knowledge, tiny_emoji, student, out) == (
+        f"`langs` asks for zh; the stored knowledge is about en\n  in: {folder}\n\n"
+        "hint: choose among these, or make knowledge with --langs"
+    )
+    assert refused(replace(CONFIG, augment=AugmentSpec()), knowledge, tiny_emoji, student, out) == (
+        "`augment` is set, but stored knowledge brings its own augmentations\n\n"
+        "hint: leave the table [augment] away, or make knowledge with other augmentations"
+    )
+    assert refused(CONFIG, tmp_path / "nowhere", tiny_emoji, student, out) == (
+        f"no reinforced data for the split `train` in {tmp_path / 'nowhere'}\n\n"
+        "hint: make it with `clip-edge reinforce DATA`"
+    )
+
+
+def test_knowledge_about_other_data_is_refused(knowledge: Path, student: Path, tmp_path: Path) -> None:
+    from clip_edge.distill.data.generate import EmojiOptions, write_emoji
+
+    other = tmp_path / "other"
+    write_emoji(other, EmojiOptions(images=64, eval_images=16, emojis=24, unseen=4, size=48, workers=1, seed=5))
+    path = knowledge / "train" / "shard-000000.reinforce.safetensors"
+    message = refused(CONFIG, knowledge, other, student, tmp_path / "run")
+    assert message == (
+        f"the picture `{open_dataset(other).keys[0]}` is not the one that was described: its bytes differ\n"
+        f"  in: {path}\n\nhint: use the pictures that this was made from, or delete {path.name} and "
+        "run `clip-edge reinforce` again"
+    )
+
+
+def test_true_captions_alone_need_no_synthetic_ones(
+    tiny_emoji: Path, teachers: tuple[str, str], student: Path, tmp_path: Path
+) -> None:
+    options = Options(tiny_emoji, teachers[:1], tmp_path / "bare", augmentations=1, captions=0, device="cpu")
+    reinforce(prepare(options))
+    config = replace(CONFIG, teacher_scales=(), steps=2)
+    assert refused(config, tmp_path / "bare", tiny_emoji, student, tmp_path / "run") == (
+        f"`captions` asks for synthetic ones, and the stored knowledge has none\n"
+        f"  in: {tmp_path / 'bare' / 'train'}\n\nhint: train on the true ones, "
+        "--set 'captions=[\"true\"]', or make knowledge with --captions 2"
+    )
+    train(replace(config, captions=("true",)), tmp_path / "bare", tiny_emoji, student, tmp_path / "run")
+    (first, _) = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert {"true/kl", "true/contrastive"} <= first.keys()
+    assert "synthetic/kl" not in first
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("distill_weight=1.5", "`distill_weight` must lie in 0..1; found 1.5"),
+        ("captions=[]", "`captions` must name true, synthetic or both; found []"),
+        ('captions=["true", "true"]', "`captions` must name true, synthetic or both; found ['true', 'true']"),
+        ("teacher_scales=[70, 0]", "`teacher_scales` must be above 0; found [70.0, 0.0]"),
+        ("batch_size=1", "`batch_size` must be at least 2; found 1"),
+    ],
+)
+def test_settings_that_cannot_be(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(mobileclip.Config, [], [setting])
+    assert caught.value.what == message
+
+
+def command(knowledge: Path, data: Path, student: Path, out: Path) -> list[str]:
+    settings = {
+        "knowledge": knowledge,
+        "steps": 5,
+        "batch_size": 16,
+        "chunk_size": 3,
+        "workers": 1,
+        "device": "cpu",
+        "log.every_steps": 1,
+        "log.tensorboard": "false",
+        "evaluation.every_steps": 5,
+        "distill_weight": 0.75,
+    }
+    words = ["distill", "mobileclip", "--data", str(data), "--student", str(student), "--out", str(out)]
+    return words + [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(tiny_emoji: Path, knowledge: Path, student: Path, tmp_path: Path) -> None:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, launcher in (("one", []), ("two", torchrun)):
+        words = [*launcher, "-m", "clip_edge.cli", *command(knowledge, tiny_emoji, student, tmp_path / name)]
+        done = subprocess.run(
+            [sys.executable, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    assert one[0]["reinforced_loss"] == pytest.approx(two[0]["reinforced_loss"], abs=1e-5)
+    # AdamW divides small differences by small numbers: what is equal at first drifts apart a little.
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=2e-3)
