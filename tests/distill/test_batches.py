@@ -34,6 +34,10 @@ def test_columns_behind_the_longest_sentence_go() -> None:
     assert batches.without_padding(TOKENS, TEXT, EOS).tolist() == TOKENS[:, :6].tolist()
 
 
+def test_several_captions_per_picture_are_cut_at_the_longest_of_all() -> None:
+    assert batches.without_padding(TOKENS.view(1, 2, 8), TEXT, EOS).tolist() == [TOKENS[:, :6].tolist()]
+
+
 @pytest.mark.parametrize("text", [replace(TEXT, pad_mask=False), replace(TEXT, mixer_kernel=3)])
 def test_towers_that_see_padding_keep_it(text: TextTowerSpec) -> None:
     assert batches.without_padding(TOKENS, text, EOS) is TOKENS
