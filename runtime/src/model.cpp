@@ -7,18 +7,15 @@
 #include <mutex>
 #include <new>
 
-#include "backend.h"
-#include "bundle.h"
+#include "model.h"
 #include "preprocess.h"
 #include "status.h"
-#include "tokenizer.h"
 
 using namespace clip_edge::core;
 
 namespace {
 
 constexpr size_t kBatch = 8;  // rows given to a graph that takes any number: enough to be quick, little memory
-constexpr size_t kMostGraphBytes = size_t{4} << 30, kMostTokenizerBytes = size_t{64} << 20;
 
 std::mutex log_mutex;
 clip_edge_log_function log_function = nullptr;
@@ -36,43 +33,6 @@ clip_edge_model_options default_options() {
 }
 
 }  // namespace
-
-// Immutable but for the towers, which are opened when first needed.
-struct clip_edge_model {
-  Bundle bundle;
-  std::string precision;
-  EngineOptions engine;
-  std::mutex mutex;
-  std::unique_ptr<Tower> image, text;
-  std::unique_ptr<Tokenizer> tokenizer;
-
-  const Artifact &artifact(const char *tower) const { return bundle.artifact(tower, "onnx", precision); }
-
-  const Tower &image_tower() {
-    const std::lock_guard<std::mutex> lock(mutex);
-    const int64_t size = bundle.manifest().preprocess.size;
-    if (image == nullptr) image = open_tower("image", {static_cast<size_t>(12 * size * size), {3, size, size}, 0});
-    return *image;
-  }
-
-  const Tower &text_tower() {
-    const std::lock_guard<std::mutex> lock(mutex);
-    const int64_t length = bundle.manifest().text.context_length;
-    const size_t id_bytes = artifact("text").wide_ids ? 8 : 4;
-    if (tokenizer == nullptr) {
-      tokenizer = std::make_unique<Tokenizer>(bundle.read("tokenizer.json", kMostTokenizerBytes),
-                                              bundle.folder() + "/tokenizer.json", bundle.manifest().text);
-    }
-    if (text == nullptr) text = open_tower("text", {id_bytes * static_cast<size_t>(length), {length}, 0});
-    return *text;
-  }
-
-  std::unique_ptr<Tower> open_tower(const char *tower, TowerShape shape) const {
-    shape.dim = bundle.manifest().dim;
-    const Artifact &which = artifact(tower);
-    return open_onnxruntime(engine, which, bundle.read(which.path, kMostGraphBytes), shape);
-  }
-};
 
 struct clip_edge_session {
   clip_edge_model *model;
@@ -127,17 +87,18 @@ struct clip_edge_session {
   template <class Text>  // text(i) -> std::string_view
   void embed_texts(size_t count, float *out, Text text) {
     const Tower &tower = model->text_tower();
+    const Tokenizer &tokenizer = model->tokenizer();
     const Artifact &artifact = model->artifact("text");
     const size_t length = static_cast<size_t>(model->bundle.manifest().text.context_length);
     std::vector<int32_t> ids(length);
     if (artifact.wide_ids)
       embed<int64_t>(tower, artifact, length, count, out, [&](size_t i, int64_t *row) {
-        model->tokenizer->row(text(i), ids.data());
+        tokenizer.row(text(i), ids.data());
         std::copy(ids.begin(), ids.end(), row);
       });
     else
       embed<int32_t>(tower, artifact, length, count, out,
-                     [&](size_t i, int32_t *row) { model->tokenizer->row(text(i), row); });
+                     [&](size_t i, int32_t *row) { tokenizer.row(text(i), row); });
   }
 };
 
@@ -227,7 +188,7 @@ clip_edge_status clip_edge_model_open(const char *folder, const clip_edge_model_
     if (given.threads < 0 || given.threads > 1024)
       fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "`threads` must lie in 0..1024; found %d",
            static_cast<int>(given.threads));
-    auto opened = std::unique_ptr<clip_edge_model>(new clip_edge_model{Bundle(folder), {}, {}, {}, {}, {}, {}});
+    auto opened = std::unique_ptr<clip_edge_model>(new clip_edge_model(folder));
     if (given.precision != nullptr) opened->precision = given.precision;
     if (given.onnxruntime != nullptr) opened->engine.library = given.onnxruntime;
     opened->engine.threads = given.threads;
@@ -259,6 +220,8 @@ clip_edge_status clip_edge_model_get_info(const clip_edge_model *model, clip_edg
     known.logit_scale = static_cast<float>(manifest.logit_scale);
     known.preprocess = manifest.preprocess;
     known.text = manifest.text;
+    known.precisions = model->precisions.c_str();
+    known.created_by = manifest.created_by.c_str();
     write_options(info, struct_size, known);
   });
 }

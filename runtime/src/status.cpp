@@ -58,6 +58,7 @@ const char *clip_edge_status_name(clip_edge_status status) {
     case CLIP_EDGE_ERROR_ABORTED: return "aborted";
     case CLIP_EDGE_ERROR_UNSUPPORTED: return "unsupported";
     case CLIP_EDGE_ERROR_INTERNAL: return "internal error";
+    case CLIP_EDGE_ERROR_VERIFICATION: return "verification failed";
   }
   return "unknown status";
 }

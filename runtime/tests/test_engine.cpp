@@ -55,6 +55,7 @@ int main() {
   options.threads = 1;
   const clip_edge::Model model(folder, &options);
   CHECK(clip_edge_model_check(model.get()) == CLIP_EDGE_OK);
+  CHECK(model.verify().passed == 1);
   threads_share_a_model(model, 16, seconds == nullptr ? 2.0 : std::atof(seconds));
   return finish();
 }

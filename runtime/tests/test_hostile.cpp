@@ -8,6 +8,7 @@
 
 #include "bundle.h"
 #include "check.h"
+#include "golden.h"
 #include "sha256.h"
 #include "status.h"
 #include "unicode.h"
@@ -110,6 +111,79 @@ void damaged_manifests_end_in_a_status(int rounds) {
   std::printf("manifests: %d of %d damaged ones still made sense\n", accepted, rounds);
 }
 
+Manifest golden_manifest() {
+  Manifest manifest;
+  clip_edge_preprocess_spec_init(&manifest.preprocess, sizeof(manifest.preprocess));
+  clip_edge_text_spec_init(&manifest.text, sizeof(manifest.text));
+  manifest.preprocess.size = 2, manifest.text.context_length = 3, manifest.dim = 2;
+  return manifest;
+}
+
+std::string with_length(const std::string &header, const std::string &data) {
+  std::string file;
+  for (size_t i = 0; i < 8; i++) file.push_back(static_cast<char>(header.size() >> (8 * i) & 255));
+  return file + header + data;
+}
+
+// One picture of 3 x 1, the texts "a" and "b", 3 ids and 2 floats for each; the data is all zeros but for the texts.
+void damaged_golden_files_end_in_a_status(int rounds) {
+  const std::string header =
+      R"({"__metadata__":{"format":"np"},"input_ids":{"dtype":"I64","shape":[2,3],"data_offsets":[0,48]},)"
+      R"("image_embeds":{"dtype":"F32","shape":[1,2],"data_offsets":[48,56]},)"
+      R"("text_embeds":{"dtype":"F32","shape":[2,2],"data_offsets":[56,72]},)"
+      R"("image.000":{"dtype":"U8","shape":[1,3,3],"data_offsets":[72,81]},)"
+      R"("pixels":{"dtype":"U8","shape":[1,2,2,3],"data_offsets":[81,93]},)"
+      R"("texts":{"dtype":"U8","shape":[9],"data_offsets":[93,102]}})";
+  const std::string data = std::string(93, '\0') + R"(["a","b"])";
+  const Manifest manifest = golden_manifest();
+  const Golden golden = parse_golden(with_length(header, data), manifest, "g");
+  CHECK(golden.pictures.size() == 1 && golden.pictures[0].width == 3 && golden.pictures[0].height == 1);
+  CHECK(golden.texts.size() == 2 && golden.texts[1] == "b" && golden.input_ids.size() == 6);
+  int accepted = 0;
+  for (int round = 0; round < rounds; round++) {
+    const std::string file = round % 3 == 0   ? damaged(with_length(header, data))
+                             : round % 3 == 1 ? with_length(damaged(header), data)
+                                              : with_length(header, damaged(data));
+    try {
+      const Golden found = parse_golden(file, manifest, "g");
+      accepted++;
+      const Golden::Picture &picture = found.pictures[0];
+      CHECK(picture.start + 3 * static_cast<size_t>(picture.width) * picture.height <= file.size());
+      CHECK(found.pixels_start + 12 <= file.size() && found.input_ids.size() == 3 * found.texts.size());
+    } catch (const Error &error) {
+      CHECK(error.status != CLIP_EDGE_ERROR_INTERNAL && !error.text.empty());
+    }
+  }
+  std::printf("golden files: %d of %d damaged ones still made sense\n", accepted, rounds);
+}
+
+void golden_lies_are_told() {
+  const Manifest manifest = golden_manifest();
+  const auto refusal = [&](const std::string &file) -> std::string {
+    try {
+      parse_golden(file, manifest, "g");
+      return "accepted";
+    } catch (const Error &error) {
+      return error.text;
+    }
+  };
+  CHECK_TEXT(refusal(""), "g: not a safetensors file: its header does not fit");
+  CHECK_TEXT(refusal(std::string(8, '\xff')), "g: not a safetensors file: its header does not fit");
+  CHECK_TEXT(refusal(with_length("{}", "")), "g: 1 to 4096 pictures expected; found 0");
+  CHECK_TEXT(refusal(with_length("{}", "x")), "g: not a safetensors file: something follows its tensors");
+  CHECK_TEXT(refusal(with_length(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}})", "xyz")),
+             "g: not a safetensors file: its tensors overlap or leave a gap");
+  CHECK_TEXT(refusal(with_length(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,3]}})", "xyz")),
+             "g: not a safetensors file: a tensor's size differs from its shape");
+  CHECK_TEXT(refusal(with_length(
+                 R"({"a":{"dtype":"I64","shape":[268435456,268435456,268435456,0],"data_offsets":[0,0]}})", "")),
+             "g: not a safetensors file: a tensor is too large");
+  CHECK_TEXT(refusal(with_length(R"({"image.001":{"dtype":"U8","shape":[1,1,3],"data_offsets":[0,3]}})", "xyz")),
+             "g: missing tensor: `image.000`");
+  CHECK_TEXT(refusal(with_length(R"({"image.000":{"dtype":"U8","shape":[1,3,1],"data_offsets":[0,3]}})", "xyz")),
+             "g: `image.000` must be U8 of shape (any, any, 3); found U8 (1, 3, 1)");
+}
+
 // Any numbers in the structures; the buffers are exactly as large as the structures say.
 void random_frames_end_in_a_status(int rounds) {
   for (int round = 0; round < rounds; round++) {
@@ -145,6 +219,8 @@ int main(int argc, char **argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 2000;
   damaged_tokenizers_end_in_a_status(rounds);
   damaged_manifests_end_in_a_status(rounds);
+  damaged_golden_files_end_in_a_status(rounds);
+  golden_lies_are_told();
   random_frames_end_in_a_status(rounds);
   CHECK_TEXT(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   CHECK_TEXT(sha256_hex(std::string(1000000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");

@@ -40,7 +40,8 @@ typedef enum clip_edge_status {
   CLIP_EDGE_ERROR_BUFFER_TOO_SMALL = 7, /* the text names the size that is needed */
   CLIP_EDGE_ERROR_ABORTED = 8,          /* the abort callback said so */
   CLIP_EDGE_ERROR_UNSUPPORTED = 9,      /* valid, but this build cannot do it */
-  CLIP_EDGE_ERROR_INTERNAL = 10
+  CLIP_EDGE_ERROR_INTERNAL = 10,
+  CLIP_EDGE_ERROR_VERIFICATION = 11 /* the model runs, and its numbers are wrong */
 } clip_edge_status;
 
 /* "ok", "invalid argument", ... ; never NULL. */
@@ -196,12 +197,39 @@ typedef struct clip_edge_model_info {
   int32_t research_only; /* 1: the weights may not be used commercially */
   clip_edge_preprocess_spec preprocess;
   clip_edge_text_spec text;
+  const char *precisions; /* that this library can run, separated by commas; lives as long as the model */
+  const char *created_by; /* the program that made the bundle, and its version; lives as long as the model */
 } clip_edge_model_info;
 
 CLIP_EDGE_API clip_edge_status clip_edge_model_get_info(const clip_edge_model *model, clip_edge_model_info *info,
                                                         size_t struct_size);
 /* Compares the size and hash of every file of the bundle with its manifest. */
 CLIP_EDGE_API clip_edge_status clip_edge_model_check(const clip_edge_model *model);
+
+/* One tower against the reference embeddings of the bundle. */
+typedef struct clip_edge_tower_check {
+  int32_t cases;                         /* pictures or sentences */
+  float min_cosine, mean_cosine, max_abs; /* against the reference; -1, -1 and 0 where a value was NaN or infinite */
+  float tolerance;                       /* what min_cosine must reach in this precision */
+  int32_t passed;
+} clip_edge_tower_check;
+
+typedef struct clip_edge_verification {
+  uint32_t struct_size;
+  int32_t passed;
+  int32_t files;                /* whose hashes were checked */
+  int32_t preprocess_max_grey;  /* the largest difference of a pixel, in grey levels; 1 is allowed */
+  int32_t token_rows_different; /* sentences whose ids differ; 0 is allowed */
+  float top1_agreement;         /* share of pictures whose nearest sentence is the reference's; only reported */
+  clip_edge_tower_check image, text;
+} clip_edge_verification;
+
+/* The proof that the bundle still gives its reference embeddings here: hashes of all files, preprocessing, token ids
+ * and both towers, in the model's precision, against the pictures and sentences that the bundle carries.
+ * CLIP_EDGE_ERROR_VERIFICATION where numbers differ; the report says which (it may be NULL) and is zero where the
+ * checks could not be made. */
+CLIP_EDGE_API clip_edge_status clip_edge_model_verify(clip_edge_model *model, clip_edge_verification *report,
+                                                      size_t struct_size);
 
 /* --- sessions ------------------------------------------------------------------------------------------- */
 

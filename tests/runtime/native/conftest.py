@@ -76,6 +76,34 @@ class Timings(ctypes.Structure):
     _fields_ = [("struct_size", ctypes.c_uint32), ("prepare_ns", ctypes.c_uint64), ("encode_ns", ctypes.c_uint64)]
 
 
+class TowerCheck(ctypes.Structure):
+    """clip_edge_tower_check"""
+
+    _fields_ = [
+        ("cases", ctypes.c_int32),
+        ("min_cosine", ctypes.c_float),
+        ("mean_cosine", ctypes.c_float),
+        ("max_abs", ctypes.c_float),
+        ("tolerance", ctypes.c_float),
+        ("passed", ctypes.c_int32),
+    ]
+
+
+class Verification(ctypes.Structure):
+    """clip_edge_verification"""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("passed", ctypes.c_int32),
+        ("files", ctypes.c_int32),
+        ("preprocess_max_grey", ctypes.c_int32),
+        ("token_rows_different", ctypes.c_int32),
+        ("top1_agreement", ctypes.c_float),
+        ("image", TowerCheck),
+        ("text", TowerCheck),
+    ]
+
+
 class Library:
     """The C functions under Python names; every failure is an AssertionError with the library's own text."""
 
@@ -174,6 +202,12 @@ class Model:
 
     def check_files(self) -> None:
         self.library.check(self.library.c.clip_edge_model_check(self.handle))
+
+    def verify(self) -> tuple[int, str, Verification]:
+        """Status, what the library says of it, and the report."""
+        report, size = Verification(), ctypes.c_size_t(ctypes.sizeof(Verification))
+        status = self.library.c.clip_edge_model_verify(self.handle, ctypes.byref(report), size)
+        return status, self.library.c.clip_edge_last_error().decode() if status else "", report
 
     def images(self, images: list[Image], dim: int) -> np.ndarray:
         out = np.empty((len(images), dim), np.float32)

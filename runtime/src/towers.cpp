@@ -1,0 +1,56 @@
+// Opens what a model needs, when it is first needed.
+#include "model.h"
+
+using namespace clip_edge::core;
+
+namespace {
+
+constexpr const char *kTarget = "onnx";
+constexpr size_t kMostGraphBytes = size_t{4} << 30, kMostTokenizerBytes = size_t{64} << 20;
+
+std::string list_precisions(const Manifest &manifest) {
+  std::string found;
+  for (const Artifact &artifact : manifest.artifacts) {
+    const bool known = ("," + found + ",").find("," + artifact.precision + ",") != std::string::npos;
+    if (artifact.target == kTarget && !known) found += (found.empty() ? "" : ",") + artifact.precision;
+  }
+  return found;
+}
+
+}  // namespace
+
+clip_edge_model::clip_edge_model(const std::string &folder)
+    : bundle(folder), precisions(list_precisions(bundle.manifest())) {}
+
+const Artifact &clip_edge_model::artifact(const char *tower) const {
+  return bundle.artifact(tower, kTarget, precision);
+}
+
+const Tower &clip_edge_model::image_tower() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const int64_t size = bundle.manifest().preprocess.size;
+  if (image_ == nullptr) image_ = open_tower("image", {static_cast<size_t>(12 * size * size), {3, size, size}, 0});
+  return *image_;
+}
+
+const Tower &clip_edge_model::text_tower() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const int64_t length = bundle.manifest().text.context_length;
+  const size_t id_bytes = artifact("text").wide_ids ? 8 : 4;
+  if (text_ == nullptr) text_ = open_tower("text", {id_bytes * static_cast<size_t>(length), {length}, 0});
+  return *text_;
+}
+
+const Tokenizer &clip_edge_model::tokenizer() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (tokenizer_ == nullptr)
+    tokenizer_ = std::make_unique<Tokenizer>(bundle.read("tokenizer.json", kMostTokenizerBytes),
+                                             bundle.folder() + "/tokenizer.json", bundle.manifest().text);
+  return *tokenizer_;
+}
+
+std::unique_ptr<Tower> clip_edge_model::open_tower(const char *tower, TowerShape shape) const {
+  shape.dim = bundle.manifest().dim;
+  const Artifact &which = artifact(tower);
+  return open_onnxruntime(engine, which, bundle.read(which.path, kMostGraphBytes), shape);
+}
