@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from clip_edge.errors import BundleError, ConfigError, unknown_name
+from clip_edge.errors import BundleError, ConfigError, UsageError, unknown_name
 from clip_edge.files import inside, json_bytes, parse_json, read_bounded, sha256_bytes, sha256_file
 from clip_edge.preprocess import PreprocessSpec
 from clip_edge.schema import as_dict, build
@@ -211,10 +211,11 @@ class Bundle:
         unless the bundle is `trusted`.
 
         Raises:
+            UsageError: no folder there.
             BundleError: anything is missing, changed, added, linked or leaves the folder.
         """
         if not path.is_dir():
-            raise BundleError(
+            raise UsageError(
                 "no such bundle" if not path.exists() else "a bundle is a folder; this is a file",
                 where=path,
                 hint="`clip-edge export MODEL --target onnx --out BUNDLE` makes one",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from clip_edge.bundle import MANIFEST, Bundle, FileEntry, Manifest, embedding_space, list_files
 from clip_edge.cli import main
-from clip_edge.errors import BundleError, ClipEdgeError, ConfigError
+from clip_edge.errors import BundleError, ClipEdgeError, ConfigError, UsageError
 from clip_edge.files import json_bytes, sha256_bytes
 from clip_edge.preprocess import PreprocessSpec
 from clip_edge.runtime.verify import verify
@@ -204,9 +204,11 @@ def nested(depth: int) -> dict[str, Any]:
 
 
 def test_no_bundle_at_all(tmp_path: Path) -> None:
-    assert refused(tmp_path / "none").what == "no such bundle"
     (tmp_path / "file").write_text("x")
-    assert refused(tmp_path / "file").what == "a bundle is a folder; this is a file"
+    for name, what in (("none", "no such bundle"), ("file", "a bundle is a folder; this is a file")):
+        with pytest.raises(UsageError) as caught:
+            Bundle.open(tmp_path / name)
+        assert (caught.value.what, caught.value.exit_code) == (what, 2)
     (tmp_path / "empty").mkdir()
     assert refused(tmp_path / "empty").what == "missing file: manifest.json"
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from clip_edge.distill.models.spec import Licence, StudentSpec
 from clip_edge.distill.models.student import Student, build_student, count_parameters
 from clip_edge.distill.models.weights import assign, read_state, refuse_differences
-from clip_edge.errors import CheckpointError, ConfigError
+from clip_edge.errors import CheckpointError, ConfigError, UsageError
 from clip_edge.files import read_json, write_file, write_json
 from clip_edge.preprocess import PreprocessSpec
 from clip_edge.schema import as_dict, build
@@ -103,7 +103,8 @@ def load_student(path: Path) -> LoadedStudent:
     """The student in `path`, a student folder or the folder of a finished training run.
 
     Raises:
-        CheckpointError: no such folder, or a file in it is missing, damaged, or belongs to another student.
+        UsageError: no student in `path`.
+        CheckpointError: a file in it is missing, damaged, or belongs to another student.
     """
     folder = _find(Path(path))
     info = read_info(folder)
@@ -150,7 +151,7 @@ def _find(path: Path) -> Path:
         if (folder / "model.json").is_file():
             return folder
     what = "no such folder" if not path.exists() else "not a student folder: it has no model.json"
-    raise CheckpointError(f"{what}: {path}", hint="name the `student` folder inside a finished run")
+    raise UsageError(f"{what}: {path}", hint="name the `student` folder inside a finished run")
 
 
 def _build(info: ModelInfo, tokenizer: Tokenizer, folder: Path) -> Student:

@@ -118,7 +118,7 @@ def test_what_is_refused(
 
 def test_a_missing_student(tiny_emoji: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     code, _, err = run(capsys, tmp_path / "none", "--data", tiny_emoji)
-    assert code == 1
+    assert code == 2
     assert (
         err == f"error: no such folder: {tmp_path / 'none'}\n\nhint: name the `student` folder inside a finished run\n"
     )

@@ -40,7 +40,7 @@ def test_a_student(tiny_student: Path, capsys: pytest.CaptureFixture[str]) -> No
     told = inspected(tiny_student, capsys)
     facts = told["facts"]
     assert isinstance(facts, dict)
-    assert (told["kind"], facts["name"], facts["image_px"], facts["embedding_dim"]) == ("student", "tiny", 32, 16)
+    assert (told["kind"], facts["name"], facts["image_px"], facts["embedding_dim"]) == ("student", "tiny", 32, 24)
     assert facts["values"] > 10_000
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from clip_edge.bundle import GOLDEN, Bundle
 from clip_edge.distill.models.checkpoint import load_student
-from clip_edge.errors import CheckpointError, UsageError, VerificationError
+from clip_edge.errors import UsageError, VerificationError
 from clip_edge.export import onnx as onnx_target
 from clip_edge.export.exporter import Request, export, make_golden, weights_sha256
 from clip_edge.export.targets import Declaration
@@ -101,7 +101,7 @@ def test_wrong_numbers_leave_nothing_behind(
 
 
 def test_no_student_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such folder"):
+    with pytest.raises(UsageError, match="no such folder"):
         export(tmp_path / "none", [Request("onnx")], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

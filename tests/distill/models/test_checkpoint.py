@@ -17,7 +17,7 @@ from clip_edge.distill.models.checkpoint import LoadedStudent, load_student, sav
 from clip_edge.distill.models.spec import Licence, load_spec
 from clip_edge.distill.models.student import Student, build_student, count_parameters
 from clip_edge.distill.models.tokenizers import train_tokenizer
-from clip_edge.errors import ArtifactError, CheckpointError, ExitCode
+from clip_edge.errors import ArtifactError, CheckpointError, ExitCode, UsageError
 from clip_edge.tokenizer import Tokenizer
 
 EXAMPLES = {"image.000": np.zeros((4, 5, 3), np.uint8), "texts": np.frombuffer(b'["a cat"]', np.uint8)}
@@ -108,16 +108,16 @@ def test_metrics_are_copied(made: tuple[Path, Student, Tokenizer], tmp_path: Pat
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(UsageError) as caught:
         load_student(tmp_path / "nothing")
-    assert caught.value.exit_code == ExitCode.NO
+    assert caught.value.exit_code == ExitCode.USAGE
     assert str(caught.value) == (
         f"no such folder: {tmp_path / 'nothing'}\n\nhint: name the `student` folder inside a finished run"
     )
 
 
 def test_not_a_student_folder(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"not a student folder: it has no model\.json"):
+    with pytest.raises(UsageError, match=r"not a student folder: it has no model\.json"):
         load_student(tmp_path)
 
 
