@@ -54,12 +54,10 @@ class Tensors {
   // The named tensor, removed from the table, when it has the type and shape.
   Tensor take(const std::string &name, const char *type, const std::vector<size_t> &shape) {
     const auto entry = tensors_.find(name);
-    if (entry == tensors_.end())
-      fail(CLIP_EDGE_ERROR_FORMAT, "%s: missing tensor: `%s`", where_.c_str(), name.c_str());
+    if (entry == tensors_.end()) fail(CLIP_EDGE_ERROR_FORMAT, "%s: missing tensor: `%s`", where_.c_str(), name.c_str());
     const Tensor found = entry->second;
-    const bool fits =
-        std::equal(found.shape.begin(), found.shape.end(), shape.begin(), shape.end(),
-                   [](size_t have, size_t want) { return want == kAny ? have > 0 : have == want; });
+    const bool fits = std::equal(found.shape.begin(), found.shape.end(), shape.begin(), shape.end(),
+                                 [](size_t have, size_t want) { return want == kAny ? have > 0 : have == want; });
     if (found.type != type || !fits)
       fail(CLIP_EDGE_ERROR_FORMAT, "%s: `%.60s` must be %s of shape %s; found %.20s %s", where_.c_str(), name.c_str(),
            type, written(shape).c_str(), found.type.c_str(), written(found.shape).c_str());
@@ -133,8 +131,7 @@ std::vector<std::string> read_texts(std::string json, const std::string &where) 
   std::vector<std::string> texts;
   document.root().each([&](const Json &text) { texts.emplace_back(text.string()); });
   if (texts.empty() || texts.size() > kMostCases)
-    fail(CLIP_EDGE_ERROR_FORMAT, "%s: 1 to %zu sentences expected; found %zu", where.c_str(), kMostCases,
-         texts.size());
+    fail(CLIP_EDGE_ERROR_FORMAT, "%s: 1 to %zu sentences expected; found %zu", where.c_str(), kMostCases, texts.size());
   return texts;
 }
 

@@ -97,8 +97,7 @@ struct clip_edge_session {
         std::copy(ids.begin(), ids.end(), row);
       });
     else
-      embed<int32_t>(tower, artifact, length, count, out,
-                     [&](size_t i, int32_t *row) { tokenizer.row(text(i), row); });
+      embed<int32_t>(tower, artifact, length, count, out, [&](size_t i, int32_t *row) { tokenizer.row(text(i), row); });
   }
 };
 

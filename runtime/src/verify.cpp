@@ -11,9 +11,9 @@
 namespace clip_edge::core {
 namespace {
 
-constexpr int kMostGrey = 1;              // another rounding moves a pixel by one; a wrong filter by ten and more
+constexpr int kMostGrey = 1;               // another rounding moves a pixel by one; a wrong filter by ten and more
 constexpr double kMostLengthError = 1e-3;  // of a unit vector: fp16 rounds to 5e-4
-constexpr size_t kBatches[] = {1, 3, 8};  // a graph with a fixed batch inside shows when the batch changes
+constexpr size_t kBatches[] = {1, 3, 8};   // a graph with a fixed batch inside shows when the batch changes
 
 // The least cosine for each precision: clip_edge/numerics.py says why.
 float tolerance_of(const std::string &precision) {

@@ -208,9 +208,9 @@ CLIP_EDGE_API clip_edge_status clip_edge_model_check(const clip_edge_model *mode
 
 /* One tower against the reference embeddings of the bundle. */
 typedef struct clip_edge_tower_check {
-  int32_t cases;                         /* pictures or sentences */
+  int32_t cases;                          /* pictures or sentences */
   float min_cosine, mean_cosine, max_abs; /* against the reference; -1, -1 and 0 where a value was NaN or infinite */
-  float tolerance;                       /* what min_cosine must reach in this precision */
+  float tolerance;                        /* what min_cosine must reach in this precision */
   int32_t passed;
 } clip_edge_tower_check;
 

@@ -5,6 +5,7 @@ source=$1 build=$2 work=$3 version=$4
 here=$(dirname "$(realpath "$0")")
 rm -rf "$work"
 cmake --install "$build" --prefix "$work/prefix" >/dev/null
+[ "$("$work/prefix/bin/clip-edge-cli" --version)" = "clip-edge-cli $version" ] # finds the library beside it
 
 for kind in find_package subdirectory; do
   cmake -S "$here/$kind" -B "$work/$kind" -G Ninja -DEXPECTED_VERSION="$version" -DCLIP_EDGE_SOURCE="$source" \

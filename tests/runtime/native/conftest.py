@@ -256,12 +256,18 @@ def library_path() -> Path:
     build = ROOT / "build" / "python-tests"
     configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"]
     for command in (
-        [*configure, "-DCLIP_EDGE_TESTS=OFF", "-DCLIP_EDGE_WERROR=ON"],
+        [*configure, "-DCLIP_EDGE_TESTS=OFF", "-DCLIP_EDGE_BUILD_CLI=ON", "-DCLIP_EDGE_WERROR=ON"],
         ["cmake", "--build", str(build), "-j2"],
     ):
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
     return build / "runtime" / "src" / "libclip_edge.so"
+
+
+@pytest.fixture(scope="session")
+def cli_path(library_path: Path) -> Path:
+    """clip-edge-cli, from the same build."""
+    return library_path.parents[1] / "cli" / "clip-edge-cli"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,59 @@
+// What the parts of clip-edge-cli share.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "clip_edge/clip_edge.hpp"
+#include "json.h"
+
+namespace clip_edge::cli {
+
+// Exit codes and error types: docs/errors.md.
+enum Exit { kOk = 0, kNo = 1, kUsage = 2, kUnavailable = 3 };
+
+struct Failure {
+  Exit code;
+  std::string type, what, where, hint;
+};
+
+struct Options {
+  std::string verb, bundle, precision, onnxruntime, json;
+  std::vector<std::string> images, texts, labels, templates;
+  int threads = 0;
+  double budget_s = 5;
+  bool help = false, version = false;
+};
+
+// Reads the command line into `options`; what was read stays there when it throws Failure.
+void parse(int argc, char **argv, Options &options);
+std::string help(const std::string &verb);  // of all verbs where it is empty
+
+// The pixels of a picture file, and the library's view of them.
+struct Picture {
+  std::vector<uint8_t> pixels;
+  clip_edge_image image;
+};
+Picture read_picture(const std::string &path);  // binary PPM or PAM; throws Failure
+
+// What a verb found: `text` for people, `data` for programs.
+struct Outcome {
+  std::string text;
+  Json data;
+  Exit code = kOk;
+};
+
+// The model in one precision, or in the first of the bundle where that is empty; throws Failure.
+Model open_model(const Options &options, const std::string &precision);
+Failure failure_of(const Error &error, const std::string &bundle);
+
+Outcome run_info(const Options &options);
+Outcome run_verify(const Options &options);
+Outcome run_embed(const Options &options);
+Outcome run_classify(const Options &options);
+Outcome run_bench(const Options &options);
+
+// printf into a string.
+std::string format(const char *pattern, ...) __attribute__((format(printf, 1, 2)));
+
+}  // namespace clip_edge::cli
