@@ -129,6 +129,9 @@ def coca(folder: Path) -> Path:
     folder.mkdir()
     torch.manual_seed(0)
     model = open_clip.CoCa(**config)
+    with torch.no_grad():
+        for value in model.parameters():  # open_clip leaves some as the memory happened to be
+            value.normal_(std=0.1)
     save_file(
         {name: value.contiguous() for name, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
     )
