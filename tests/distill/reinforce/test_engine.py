@@ -269,7 +269,7 @@ def test_the_plan_is_about_right(options: Options, made: tuple[Work, Path]) -> N
 
 
 KILLER = """
-import os, random, signal, sys, time, torch, open_clip
+import os, pathlib, random, signal, sys, time, torch, open_clip
 from clip_edge.cli import main
 from clip_edge.distill.reinforce import engine, knowledge
 torch.set_num_threads(1)
@@ -292,7 +292,8 @@ while killed < 20:
     killed += os.waitpid(child, 0)[1] == signal.SIGKILL
     sys.stderr.write(f"files: {len(os.listdir(cut + '/train')) if os.path.isdir(cut + '/train') else 0}\\n")
     if os.path.exists(cut + "/train/shard-000002.reinforce.safetensors") and killed < 20:
-        os.remove(cut + "/train/shard-000001.reinforce.safetensors")  # it was done early: there is work again
+        # It was done early: there is work again. A child that was killed at once may have left it missing.
+        pathlib.Path(cut, "train/shard-000001.reinforce.safetensors").unlink(missing_ok=True)
 knowledge.describe = real
 sys.exit(main([*words, "--out", cut]))
 """

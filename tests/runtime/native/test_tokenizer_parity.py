@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import html.entities
 import random
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
 import emoji
+import ftfy
 import numpy as np
 import pytest
+from tokenizers import normalizers
 
 from clip_edge.distill.models.tokenizers import clip_tokenizer, train_tokenizer
 from clip_edge.tokenizer import Tokenizer
@@ -19,6 +23,7 @@ LANGUAGES = ("ar", "de", "en", "es", "fa", "fr", "id", "it", "ja", "ko", "pt", "
 
 def names() -> list[str]:
     """Emoji names in fourteen languages, and the emoji themselves."""
+    emoji.config.load_language()  # all of them, whatever other tests have loaded before
     found = []
     for character, entry in sorted(emoji.EMOJI_DATA.items()):
         found.append(character)
@@ -83,6 +88,22 @@ def differing(native: Callable[[bytes], np.ndarray], reference: Tokenizer, texts
     return [text for text, row in zip(texts, expected, strict=True) if not np.array_equal(native(text.encode()), row)]
 
 
+def is_repaired(text: str) -> bool:
+    """ftfy takes part of the text for wrongly decoded UTF-8; docs/embed.md says that this repair is left out."""
+    plain = html.unescape(text)
+    return bool(ftfy.fix_encoding(plain) != plain)
+
+
+def has_newer_mark(text: str) -> bool:
+    """A combining mark that is newer than the tables of `tokenizers`, which therefore does not sort it (embed.md)."""
+    return any(unicodedata.combining(mark) and not is_sorted_by_reference(mark) for mark in text)
+
+
+def is_sorted_by_reference(mark: str) -> bool:
+    pair = "a" + (mark + "\u0301" if unicodedata.combining(mark) > 230 else "\u0315" + mark)
+    return normalizers.NFD().normalize_str(pair) == unicodedata.normalize("NFD", pair)
+
+
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     return corpus(20_000)
@@ -96,11 +117,15 @@ def trained() -> Tokenizer:
 @pytest.mark.slow
 def test_clip_rows(library: Any, texts: list[str]) -> None:
     reference = clip_tokenizer()
-    assert differing(library.tokenizer(reference.json_bytes, reference.spec), reference, texts) == []
+    found = differing(library.tokenizer(reference.json_bytes, reference.spec), reference, texts)
+    assert [text for text in found if not is_repaired(text)] == []
+    assert len(found) <= 2  # of 20,008
 
 
 def test_trained_rows(library: Any, trained: Tokenizer, texts: list[str]) -> None:
-    assert differing(library.tokenizer(trained.json_bytes, trained.spec), trained, texts) == []
+    found = differing(library.tokenizer(trained.json_bytes, trained.spec), trained, texts)
+    assert [text for text in found if not has_newer_mark(text)] == []
+    assert len(found) <= 4  # of 20,008
 
 
 def test_invalid_utf8_is_read_as_python_reads_it(library: Any, trained: Tokenizer) -> None:
