@@ -11,7 +11,7 @@ import pytest
 from clip_edge.distill import run_folder
 from clip_edge.distill.data.readers import open_dataset
 from clip_edge.distill.run_folder import Identity
-from clip_edge.errors import CheckpointError, ConfigError
+from clip_edge.errors import CheckpointError, ConfigError, UsageError
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ def test_a_run_may_be_continued_with_other_logging(tmp_path: Path) -> None:
     run_folder.begin(tmp_path / "run", Config(), IDENTITY, resume=False)
     free = Config(workers=3, log=Log(every_steps=1))
     run_folder.begin(tmp_path / "run", free, IDENTITY, resume=True)
+    with pytest.raises(UsageError):  # without --resume the same folder is refused
+        run_folder.begin(tmp_path / "run", free, IDENTITY, resume=False)
 
 
 @pytest.mark.parametrize(
