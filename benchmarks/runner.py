@@ -105,9 +105,7 @@ def make_plan(
 
 
 def _precisions(bundle: Bundle, tower: Tower, backend: str) -> list[str]:
-    target = find_backend(backend).target
-    bundle.manifest.artifact(tower, target)  # says what to do when there is none
-    return [item.precision for item in bundle.manifest.artifacts if (item.tower, item.target) == (tower, target)]
+    return list(bundle.manifest.fitting(tower, find_backend(backend).targets))
 
 
 def golden_workload(bundle: Bundle) -> Workload:
@@ -265,7 +263,7 @@ def _take(items: Sequence[T], start: int, count: int) -> list[T]:
 
 
 def _row(cell: Cell, sampler: Sampler, bundle: Bundle, memory: Mapping[Cell, int]) -> Row:
-    artifact = bundle.manifest.artifact(cell.tower, BACKENDS[cell.backend].target, cell.precision)
+    artifact = bundle.manifest.artifact(cell.tower, BACKENDS[cell.backend].targets, cell.precision)
     samples_s = tuple(round(seconds, 9) for seconds in sampler.samples_s)
     per_query = OFFLINE_SAMPLES if cell.scenario == "offline" else cell.batch
     latency = stats.summarise(samples_s)

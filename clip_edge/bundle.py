@@ -7,7 +7,7 @@ so one changed byte anywhere is found. A bundle may come from anywhere: nothing 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -28,7 +28,7 @@ MAX_DEPTH = 16  # of free-form tables: what writes them back recurses
 EXPORT_AGAIN = "copy the bundle again from where it was made, or export it again"
 _NO_HASH = "0" * 64
 
-Precision = Literal["fp32", "fp16", "int8", "int4"]  # the rows of `numerics.TOLERANCES`
+Precision = Literal["fp32", "fp16", "fp8", "int8", "w8a8", "pal6", "int4", "pal4"]  # the rows of `numerics.TOLERANCES`
 Tower = Literal["image", "text"]
 TOWERS: tuple[Tower, Tower] = ("image", "text")
 
@@ -105,7 +105,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One tower in one precision for one target."""
+    """One tower in one precision for one target. `path` is a file, or a folder whose files are all listed."""
 
     tower: Tower
     target: str
@@ -118,6 +118,7 @@ class Artifact:
     opset: int
     parameters: int
     verification: Parity | None
+    quantization: str | None = None  # path of the report on each layer's precision
 
 
 @dataclass(frozen=True)
@@ -164,27 +165,44 @@ class Manifest:
         if len(self.files) > MAX_FILES:
             raise ValueError(f"at most {MAX_FILES} files; found {len(self.files)}")
         for artifact in self.artifacts:
-            if artifact.path not in self.files:
-                raise ValueError(f"`artifacts` names a file that is not listed: `{artifact.path}`")
+            for path in (artifact.path, artifact.quantization):
+                if path is not None and not self.listed(path):
+                    raise ValueError(f"`artifacts` names a file that is not listed: `{path}`")
+
+    def listed(self, path: str) -> list[str]:
+        """The listed files that make up an artefact: `path` itself, or everything below the folder `path`."""
+        return [name for name in self.files if name == path or name.startswith(f"{path}/")]
 
     def to_bytes(self) -> bytes:
         """The file, with its own hash in it."""
         plain = json_bytes(as_dict(replace(self, manifest_sha256=_NO_HASH)))
         return plain.replace(_NO_HASH.encode(), sha256_bytes(plain).encode())
 
-    def artifact(self, tower: Tower, target: str, precision: str | None = None) -> Artifact:
+    def fitting(self, tower: Tower, targets: Sequence[str]) -> dict[str, Artifact]:
+        """The artefacts of one tower by precision, for the first of `targets` that the bundle has.
+
+        Raises:
+            BundleError: the bundle has none for any of them.
+        """
+        for target in targets:
+            found: dict[str, Artifact] = {
+                item.precision: item for item in self.artifacts if (item.tower, item.target) == (tower, target)
+            }
+            if found:
+                return found
+        raise BundleError(
+            f"the bundle has no {tower} tower for target `{targets[0]}`",
+            hint=f"export it again with --target {targets[0]}",
+        )
+
+    def artifact(self, tower: Tower, targets: Sequence[str], precision: str | None = None) -> Artifact:
         """The artefact of one tower; without a precision, the first that the manifest lists.
 
         Raises:
-            BundleError: the bundle has none for this target.
+            BundleError: the bundle has none for these targets.
             ConfigError: the precision is not in the bundle (the nearest is named).
         """
-        fitting = {item.precision: item for item in self.artifacts if (item.tower, item.target) == (tower, target)}
-        if not fitting:
-            raise BundleError(
-                f"the bundle has no {tower} tower for target `{target}`",
-                hint=f"export it again with --target {target}",
-            )
+        fitting = self.fitting(tower, targets)
         if precision is None:
             return next(iter(fitting.values()))
         if precision not in fitting:

@@ -28,7 +28,11 @@ class Tolerance:
 TOLERANCES: dict[str, Tolerance] = {
     "fp32": Tolerance(0.9999, "only the order of additions differs: 1e-6 is usual, 1e-4 shows a wrong operation"),
     "fp16": Tolerance(0.999, "a 10-bit mantissa drifts by about 1e-4 over fifty layers; more is a lost range"),
+    "fp8": Tolerance(0.97, "a 3-bit mantissa rounds each value by up to 6 %, which averages out only in part"),
     "int8": Tolerance(0.99, "neighbours of a query stay in place above 0.99; below, top-1 answers begin to change"),
+    "w8a8": Tolerance(0.99, "as int8, with activations in 8 bits too where a target tells the two apart"),
+    "pal6": Tolerance(0.99, "64 values for each group of weights hold as much as 8 linear bits do"),
+    "pal4": Tolerance(0.97, "16 values for each group of weights: as int4"),
     "int4": Tolerance(0.97, "a 4-bit weight is off by 3 % of its group's range; what passes still keeps most top-1"),
 }
 

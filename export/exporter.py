@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
 import importlib.metadata
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from typing import Protocol, cast
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip_edge import __version__
 from clip_edge.bundle import (
@@ -26,32 +24,27 @@ from clip_edge.bundle import (
     TOKENIZER,
     Artifact,
     Bundle,
-    Embedding,
-    ImageInput,
-    Licence,
     Manifest,
     Parity,
     Precision,
     Source,
-    TextInput,
-    Tower,
-    embedding_space,
     list_files,
 )
 from clip_edge.console import SILENT, Console
-from clip_edge.distill.models.checkpoint import LoadedStudent, load_student
 from clip_edge.errors import VerificationError
 from clip_edge.export import cases, huggingface
-from clip_edge.export.targets import Declaration, Target, file_name, find_target
-from clip_edge.export.towers import probe_ids, probe_pixels, split_towers
+from clip_edge.export.calibration import Calibration, load_calibration
+from clip_edge.export.job import Job, WriteTower
+from clip_edge.export.sources import Exportable, load_source
+from clip_edge.export.targets import Target, file_name, find_target
+from clip_edge.export.towers import fold, probe_ids, probe_pixels
 from clip_edge.files import new_folder, refuse_existing, write_file
-from clip_edge.golden import Golden, read_examples
+from clip_edge.golden import Golden
 from clip_edge.preprocess import Floats, normalize, to_pixels
+from clip_edge.quantization import SUFFIX
 from clip_edge.runtime.verify import TowerCheck, Verification, verify
-from clip_edge.schema import as_dict
 
 VERSIONED = ("numpy", "onnx", "onnxruntime", "onnxscript", "open_clip_torch", "pillow", "timm", "tokenizers", "torch")
-EXAMPLES = "examples.safetensors"
 BATCH = 16
 
 
@@ -64,30 +57,36 @@ class Request:
 
 
 class _Module(Protocol):
-    def write_tower(
-        self, tower: nn.Module, example: Tensor, path: Path, declaration: Declaration, *, opset: int
-    ) -> None: ...
+    write_tower: WriteTower
 
 
 def export(
-    model: Path, requests: Sequence[Request], out: Path, *, console: Console = SILENT
+    model: str | Path,
+    requests: Sequence[Request],
+    out: Path,
+    *,
+    calibration: Path | None = None,
+    console: Console = SILENT,
 ) -> tuple[Bundle, list[Verification]]:
-    """Write the student in `model` (a student folder or a run) as a bundle to `out`, and prove it.
+    """Write `model` (a student folder, a run, or one of `sources.SOURCES`) as a bundle to `out`, and prove it.
 
-    The same student gives the same bytes, file by file.
+    `calibration` is a data set, for precisions that are measured on pictures and sentences.
+    The same model gives the same bytes, file by file.
 
     Raises:
         UsageError: unknown target or precision; `out` exists.
-        CheckpointError: the student cannot be read.
+        CheckpointError: the model cannot be read.
         ExportError: a tower cannot be written.
         VerificationError: what was written gives other embeddings than PyTorch; nothing is left behind.
     """
     targets = {request: find_target(request.target, request.precision) for request in requests}
     refuse_existing(out)
-    loaded = load_student(model)
+    source = load_source(model)
+    rows = None if calibration is None else load_calibration(calibration, source)
     with new_folder(out) as folder:
-        manifest = _write(loaded, targets, folder, console)
-        proofs = [verify(folder, name, threads=1) for name in dict.fromkeys(t.backend for t in targets.values())]
+        manifest = _write(source, targets, folder, rows, console)
+        backends = dict.fromkeys(target.backend for target in targets.values())
+        proofs = [verify(folder, name, threads=1, console=console) for name in backends]
         for proof in proofs:
             _judge(proof, model)
         checks = [(proof.backend, check) for proof in proofs for check in proof.towers]
@@ -95,33 +94,42 @@ def export(
     return Bundle.open(out), [dataclasses.replace(proof, bundle=str(out)) for proof in proofs]
 
 
-def _write(loaded: LoadedStudent, targets: dict[Request, Target], folder: Path, console: Console) -> Manifest:
+def _write(
+    source: Exportable,
+    targets: dict[Request, Target],
+    folder: Path,
+    calibration: Calibration | None,
+    console: Console,
+) -> Manifest:
     """Every file of the bundle, the manifest without proofs last."""
-    towers: dict[Tower, nn.Module] = dict(zip(("image", "text"), split_towers(loaded.student), strict=True))
+    write_file(folder / GOLDEN, make_golden(source).to_bytes())
+    probes = {"image": probe_pixels(source.preprocess.size), "text": probe_ids(source.tokenizer.spec)}
     artifacts = []
     with console.progress("exporting", total=2 * len(targets), unit="graphs") as meter:
-        for request, target in targets.items():
-            for tower, module in towers.items():
-                artifacts.append(_write_artifact(loaded, tower, module, request, target, folder))
+        for tower, module in source.towers.items():
+            folded = fold(tower, module, probes[tower])
+            for request, target in targets.items():
+                job = Job(tower, folded, probes[tower], source, target, request.precision, calibration, console)
+                artifacts.append(_write_artifact(job, request, folder))
                 meter.advance()
-    write_file(folder / GOLDEN, make_golden(loaded).to_bytes())
-    embedding, image, text = _embedding(loaded), _image_input(loaded), _text_input(loaded)
-    write_file(folder / TOKENIZER, loaded.tokenizer.json_bytes)
-    write_file(folder / "config.json", huggingface.config(loaded.spec.name, embedding, image, text))
-    write_file(folder / "preprocessor_config.json", huggingface.preprocessor_config(image))
-    tokenizer_config = huggingface.tokenizer_config(loaded.tokenizer.json_bytes, loaded.tokenizer.spec)
+    write_file(folder / TOKENIZER, source.tokenizer.json_bytes)
+    embedding = source.embedding()
+    config = huggingface.config(source.name, embedding, source.image_input, source.text_input)
+    write_file(folder / "config.json", config)
+    write_file(folder / "preprocessor_config.json", huggingface.preprocessor_config(source.image_input))
+    tokenizer_config = huggingface.tokenizer_config(source.tokenizer.json_bytes, source.tokenizer.spec)
     write_file(folder / "tokenizer_config.json", tokenizer_config)
     manifest = Manifest(
         schema=SCHEMA,
-        name=loaded.spec.name,
+        name=source.name,
         created_by=f"clip-edge {__version__}",
         embedding=embedding,
-        image=image,
-        text=text,
-        artifacts=tuple(artifacts),
-        licences=tuple(Licence(**licence) for licence in loaded.info["licences"]),
-        research_only=loaded.info["research_only"],
-        source=Source(loaded.spec.name, weights_sha256(loaded.student), loaded.info["provenance"]),
+        image=source.image_input,
+        text=source.text_input,
+        artifacts=tuple(sorted(artifacts, key=lambda item: list(targets).index(Request(item.target, item.precision)))),
+        licences=source.licences,
+        research_only=source.research_only,
+        source=Source(source.name, source.weights_sha256(), source.provenance),
         versions=_versions(),
         files=list_files(folder),
     )
@@ -129,17 +137,16 @@ def _write(loaded: LoadedStudent, targets: dict[Request, Target], folder: Path, 
     return manifest
 
 
-def _write_artifact(
-    loaded: LoadedStudent, tower: Tower, module: nn.Module, request: Request, target: Target, folder: Path
-) -> Artifact:
-    declaration = target.towers[tower]
-    path = file_name(target, tower, request.precision)
+def _write_artifact(job: Job, request: Request, folder: Path) -> Artifact:
+    target, declaration = job.target, job.declaration
+    path = file_name(target, job.tower, job.precision)
     (folder / path).parent.mkdir(exist_ok=True)
-    example = probe_pixels(loaded.student) if tower == "image" else probe_ids(loaded.student)
     writer = cast(_Module, importlib.import_module(target.module))
-    writer.write_tower(module, example, folder / path, declaration, opset=target.opset)
+    report = writer.write_tower(job, folder / path)
+    if report is not None:
+        write_file(folder / f"{path}{SUFFIX}", report.to_bytes())
     return Artifact(
-        tower=tower,
+        tower=job.tower,
         target=request.target,
         precision=request.precision,
         path=path,
@@ -148,24 +155,24 @@ def _write_artifact(
         output=declaration.output,
         batch=target.batch,
         opset=target.opset,
-        parameters=sum(value.numel() for value in module.parameters()),
+        parameters=sum(value.numel() for value in job.module.parameters()),
         verification=None,
+        quantization=None if report is None else f"{path}{SUFFIX}",
     )
 
 
-def make_golden(loaded: LoadedStudent) -> Golden:
-    """The golden set of a student: its references come from PyTorch, before any folding."""
-    own_images, own_texts = read_examples(loaded.folder / EXAMPLES)
-    images, texts = cases.all_images(own_images), cases.all_texts(own_texts)
-    pixels = np.stack([to_pixels(Image.fromarray(image), loaded.preprocess) for image in images])
-    ids = loaded.tokenizer(texts)
+def make_golden(source: Exportable) -> Golden:
+    """The golden set of a model: its references come from PyTorch, before any folding."""
+    images, texts = cases.all_images(source.example_images), cases.all_texts(source.example_texts)
+    pixels = np.stack([to_pixels(Image.fromarray(image), source.preprocess) for image in images])
+    ids = source.tokenizer(texts)
     return Golden(
         images=tuple(images),
         pixels=pixels,
         texts=tuple(texts),
         input_ids=ids,
-        image_embeds=_embed(loaded.student.encode_image, normalize(pixels, loaded.preprocess)),
-        text_embeds=_embed(loaded.student.encode_text, ids),
+        image_embeds=_embed(source.image, normalize(pixels, source.preprocess)),
+        text_embeds=_embed(source.text, ids),
     )
 
 
@@ -187,40 +194,6 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def weights_sha256(student: nn.Module) -> str:
-    """One hash over all weights that shape an embedding, whatever file they came from."""
-    digest = hashlib.sha256()
-    for name, value in sorted(student.state_dict().items()):
-        if name not in ("logit_scale", "logit_bias"):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _embedding(loaded: LoadedStudent) -> Embedding:
-    student, spec, tokenizer = loaded.student, loaded.spec, loaded.tokenizer
-    image = {"tower": spec.image.tower, "args": spec.image.args, "projection": spec.image.projection}
-    architecture = {"image": image, "text": as_dict(spec.text)}
-    return Embedding(
-        space=embedding_space(
-            weights_sha256(student), architecture, loaded.preprocess, tokenizer.spec, tokenizer.json_bytes
-        ),
-        dim=spec.embed_dim,
-        normalized=True,
-        logit_scale=math.exp(student.logit_scale.item()),
-        logit_bias=None if student.logit_bias is None else student.logit_bias.item(),
-    )
-
-
-def _image_input(loaded: LoadedStudent) -> ImageInput:
-    return ImageInput(loaded.preprocess, crop="center" if loaded.preprocess.resize == "shortest" else "none")
-
-
-def _text_input(loaded: LoadedStudent) -> TextInput:
-    text = loaded.spec.text
-    return TextInput(loaded.tokenizer.spec, text.causal, text.pad_mask, text.pool, activation="gelu")
-
-
 def _versions() -> dict[str, str]:
     found = {}
     for name in VERSIONED:
@@ -231,7 +204,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _judge(proof: Verification, model: Path) -> None:
+def _judge(proof: Verification, model: str | Path) -> None:
     if not proof.passed:
         raise VerificationError(
             "the exported model differs from PyTorch:\n  " + "\n  ".join(proof.problems),

@@ -14,22 +14,31 @@ from torch import Tensor, nn
 
 from clip_edge import __version__
 from clip_edge.errors import ExportError
+from clip_edge.export.job import Job
 from clip_edge.export.targets import Declaration
 from clip_edge.files import write_file
+from clip_edge.quantization import Quantization
 
 MAX_BYTES = 2 * 1024**3 - 1  # of one protobuf file
 FORBIDDEN = frozenset({"If", "Loop", "Scan", "NonZero"})  # signs of a trace that depends on its example
 
 
-def write_tower(tower: nn.Module, example: Tensor, path: Path, declaration: Declaration, *, opset: int) -> None:
-    """Write `tower` to `path`: named input and output, dynamic batch, weights inside, nothing about this machine.
-
-    `example` has a batch of 2 or more, because a batch of 1 is taken for a constant.
+def write_tower(job: Job, path: Path) -> Quantization | None:
+    """Write a tower to `path`: named input and output, dynamic batch, weights inside, nothing about this machine.
 
     Raises:
         ExportError: torch cannot trace the tower, or the graph holds what runtimes stumble over.
     """
-    model = _trace(tower, example, declaration, opset)
+    save(trace(job.module, job.example, job.declaration, job.target.opset), path)
+    return None
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Clean the graph, check it, and write it as one deterministic file.
+
+    Raises:
+        ExportError: it holds what runtimes stumble over, or is too large.
+    """
     clean(model)
     _check(model, path.name)
     if model.ByteSize() > MAX_BYTES:
@@ -37,7 +46,12 @@ def write_tower(tower: nn.Module, example: Tensor, path: Path, declaration: Decl
     write_file(path, model.SerializeToString(deterministic=True))
 
 
-def _trace(tower: nn.Module, example: Tensor, declaration: Declaration, opset: int) -> onnx.ModelProto:
+def trace(tower: nn.Module, example: Tensor, declaration: Declaration, opset: int) -> onnx.ModelProto:
+    """The fp32 graph of a tower.
+
+    Raises:
+        ExportError: torch cannot trace it.
+    """
     try:
         with _silence():
             program = torch.onnx.export(

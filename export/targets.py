@@ -22,13 +22,14 @@ class Declaration:
 
 @dataclass(frozen=True)
 class Target:
-    """One kind of artefact. `module` has `write_tower(...)`; `backend` is the runtime that proves it here."""
+    """One kind of artefact. `module` has `write_tower(job, path)`; `backend` is the runtime that proves it here."""
 
     module: str
     packages: tuple[str, ...]
     install: str
     backend: str
     folder: str
+    suffix: str
     precisions: tuple[Precision, ...]
     opset: int
     batch: int | None  # None: dynamic
@@ -43,6 +44,7 @@ TARGETS = {
         install="pip install 'clip-edge[export]'",
         backend="onnxruntime",
         folder="onnx",
+        suffix=".onnx",
         precisions=("fp32",),
         opset=18,  # the first with antialiased Resize, and what TensorRT 10.3 and every mobile runtime read
         batch=None,
@@ -79,4 +81,4 @@ def find_target(name: str, precision: str) -> Target:
 def file_name(target: Target, tower: Tower, precision: str) -> str:
     """The path of an artefact in a bundle: `onnx/vision_model.onnx`, `onnx/vision_model_int8.onnx`."""
     suffix = "" if precision == "fp32" else f"_{precision}"
-    return f"{target.folder}/{target.towers[tower].stem}{suffix}.onnx"
+    return f"{target.folder}/{target.towers[tower].stem}{suffix}{target.suffix}"

@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from clip_edge.distill.models.student import Student
 from clip_edge.errors import ExportError
+from clip_edge.tokenizer import TextSpec
 
 # Folding branches only reorders additions: 1e-6 is usual on unit vectors, and a wrong fold is off by more than 1e-2.
 MAX_FOLD_ERROR = 1e-4
@@ -18,9 +18,9 @@ PROBE_ROWS = 2
 class ImageTower(nn.Module):
     """`pixel_values` (B, 3, S, S) -> `image_embeds` (B, D), unit rows."""
 
-    def __init__(self, student: Student) -> None:
+    def __init__(self, trunk: nn.Module, projection: nn.Module) -> None:
         super().__init__()
-        self.trunk, self.projection = student.image.trunk, student.image.projection
+        self.trunk, self.projection = trunk, projection
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, D)"""
@@ -30,29 +30,26 @@ class ImageTower(nn.Module):
 class TextTower(nn.Module):
     """`input_ids` (B, L) -> `text_embeds` (B, D), unit rows."""
 
-    def __init__(self, student: Student) -> None:
+    def __init__(self, text: nn.Module) -> None:
         super().__init__()
-        self.text = student.text
+        self.text = text
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """(B, L) -> (B, D)"""
         return nn.functional.normalize(self.text(input_ids), dim=-1)
 
 
-def split_towers(student: Student) -> tuple[ImageTower, TextTower]:
-    """Both towers of a copy of `student`, in evaluation mode, with training-time branches folded into one.
+def fold(name: str, tower: nn.Module, probe: Tensor) -> nn.Module:
+    """A copy of `tower` in evaluation mode, with training-time branches folded into one.
 
     Raises:
         ExportError: folding changed the numbers, or left a branch behind.
     """
-    folded = copy.deepcopy(student)
+    folded = copy.deepcopy(tower)
     reparameterize(folded)
-    image, text = ImageTower(folded).eval(), TextTower(folded).eval()  # the wrappers themselves start in training
     with torch.inference_mode():
-        pixels, ids = probe_pixels(student), probe_ids(student)
-        _compare("image", student.eval().encode_image(pixels), image(pixels))
-        _compare("text", student.encode_text(ids), text(ids))
-    return image, text
+        _compare(name, tower.eval()(probe), folded(probe))
+    return folded
 
 
 def reparameterize(model: nn.Module) -> None:
@@ -72,15 +69,13 @@ def reparameterize(model: nn.Module) -> None:
             raise ExportError(f"a block kept its training-time form: {name}", where=type(module).__name__)
 
 
-def probe_pixels(student: Student) -> Tensor:
+def probe_pixels(size: int) -> Tensor:
     """(2, 3, S, S) pixels, the same every time."""
-    size = student.spec.image.size
     return torch.randn(PROBE_ROWS, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def probe_ids(student: Student) -> Tensor:
+def probe_ids(tokens: TextSpec) -> Tensor:
     """(2, L) int64 ids: one short row and one full row."""
-    tokens = student.text.tokens
     random = torch.Generator().manual_seed(0)
     ids = torch.randint(tokens.vocab_size, (PROBE_ROWS, tokens.context_length), generator=random)
     ids[ids == tokens.eos_id] = tokens.bos_id

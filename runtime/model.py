@@ -51,14 +51,14 @@ def load(
         UsageError: unknown backend or precision (the nearest is named).
         UnavailableError: the package of the backend is not installed.
     """
-    target = find_backend(backend).target
+    targets = find_backend(backend).targets
     if threads is not None and threads < 1:
         raise UsageError(f"`threads` must be at least 1; found {threads}")
     opened = Bundle.open(Path(bundle), verify_hashes=False, trusted=trusted)
     options = Options(threads, spin)
     runs: dict[Tower, Run] = {}
     for tower in towers:
-        runs[tower] = open_tower(backend, opened, opened.manifest.artifact(tower, target, precision), options)
+        runs[tower] = open_tower(backend, opened, opened.manifest.artifact(tower, targets, precision), options)
     return Model(opened, runs)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clip_edge.bundle import GOLDEN, Artifact, Bundle, Precision, Tower
+from clip_edge.bundle import GOLDEN, Artifact, Bundle, Tower
 from clip_edge.console import SILENT, Console
 from clip_edge.errors import BundleError
 from clip_edge.golden import MAX_GOLDEN_BYTES, Golden, read_golden
@@ -55,7 +55,7 @@ class Verification:
     preprocess_max_grey: int
     token_rows_different: int
     towers: tuple[TowerCheck, ...]
-    top1_agreement: dict[str, float]  # precision -> share of golden pictures whose nearest sentence is the reference's
+    top1_agreement: dict[str, float]  # `label` -> share of golden pictures whose nearest sentence is the reference's
 
     @property
     def preprocess_passed(self) -> bool:
@@ -87,21 +87,21 @@ def verify(
         BundleError: the bundle is damaged, so that nothing in it can be trusted.
         UsageError, UnavailableError: as `find_backend`.
     """
-    target = find_backend(backend).target
+    targets = find_backend(backend).targets
     bundle = Bundle.open(path)
     manifest = bundle.manifest
     golden = read_golden(bundle.read(GOLDEN, MAX_GOLDEN_BYTES), manifest, path / GOLDEN)
-    artifacts = [artifact for artifact in manifest.artifacts if artifact.target == target]
+    artifacts = [artifact for artifact in manifest.artifacts if artifact.target in targets]
     if not artifacts:
         raise BundleError(
-            f"nothing in the bundle runs on `{backend}`", where=path, hint=f"export it again with --target {target}"
+            f"nothing in the bundle runs on `{backend}`", where=path, hint=f"export it again with --target {targets[0]}"
         )
     checks: list[TowerCheck] = []
-    embeds: dict[tuple[Precision, Tower], Floats] = {}
+    embeds: dict[tuple[str, Tower], Floats] = {}
     with console.progress("verifying", total=len(artifacts), unit="graphs") as meter:
         for artifact in artifacts:
             found = _embed(backend, bundle, artifact, golden, Options(threads))
-            embeds[artifact.precision, artifact.tower] = found
+            embeds[label(artifact), artifact.tower] = found
             checks.append(_check(artifact, found, golden, manifest.embedding.normalized))
             meter.advance()
     tokens = load_tokenizer(bundle)(golden.texts)
@@ -121,7 +121,7 @@ def _embed(backend: str, bundle: Bundle, artifact: Artifact, golden: Golden, opt
     if artifact.tower == "image":
         inputs: np.ndarray = normalize(golden.pixels, bundle.manifest.image.preprocess)
     else:
-        inputs = golden.input_ids
+        inputs = golden.input_ids.astype(artifact.input_dtype)
     return np.concatenate([run(part) for part in _batches(inputs, artifact.batch)])
 
 
@@ -181,12 +181,17 @@ def _grey_difference(golden: Golden, bundle: Bundle) -> int:
     )
 
 
-def _agreement(embeds: dict[tuple[Precision, Tower], Floats], golden: Golden) -> dict[str, float]:
+def label(artifact: Artifact) -> str:
+    """`int8` for the usual target, `trt int8` for the others: two targets may hold the same precision."""
+    return artifact.precision if artifact.target == "onnx" else f"{artifact.target} {artifact.precision}"
+
+
+def _agreement(embeds: dict[tuple[str, Tower], Floats], golden: Golden) -> dict[str, float]:
     expected = (golden.image_embeds @ golden.text_embeds.T).argmax(1)  # (N, D), (M, D) -> (N,)
     shares: dict[str, float] = {}
-    for precision in dict.fromkeys(precision for precision, _ in embeds):
-        image, text = embeds.get((precision, "image")), embeds.get((precision, "text"))
+    for name in dict.fromkeys(name for name, _ in embeds):
+        image, text = embeds.get((name, "image")), embeds.get((name, "text"))
         if image is not None and text is not None:
             with np.errstate(invalid="ignore", over="ignore"):
-                shares[precision] = float(((image @ text.T).argmax(1) == expected).mean())
+                shares[name] = float(((image @ text.T).argmax(1) == expected).mean())
     return shares

@@ -228,12 +228,12 @@ def test_what_is_read_is_what_was_hashed(bundle: Path) -> None:
 
 def test_artifacts_are_found_by_tower_target_and_precision(tiny_bundle: Path) -> None:
     manifest = Bundle.open(tiny_bundle).manifest
-    assert manifest.artifact("text", "onnx").path == "onnx/text_model.onnx"
-    assert manifest.artifact("image", "onnx", "fp32").path == "onnx/vision_model.onnx"
+    assert manifest.artifact("text", ["onnx"]).path == "onnx/text_model.onnx"
+    assert manifest.artifact("image", ["onnx"], "fp32").path == "onnx/vision_model.onnx"
     with pytest.raises(BundleError, match="the bundle has no image tower for target `coreml`"):
-        manifest.artifact("image", "coreml")
+        manifest.artifact("image", ["coreml"])
     with pytest.raises(ConfigError, match="unknown precision: `fp3`") as caught:
-        manifest.artifact("image", "onnx", "fp3")
+        manifest.artifact("image", ["onnx"], "fp3")
     assert caught.value.hint == "did you mean `fp32`? known: fp32"
 
 

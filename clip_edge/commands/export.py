@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a student folder, or the run folder that holds one")
+    parser.add_argument("model", metavar="MODEL", help="a student folder, or the run folder that holds one")
     parser.add_argument("--target", action="append", required=True, help="see `clip-edge list targets`; repeatable")
-    parser.add_argument("--precision", default="fp32", help="of the graphs (default: %(default)s)")
+    parser.add_argument("--precision", action="append", help="of the graphs; repeatable (default: fp32)")
+    parser.add_argument("--calibration", type=Path, metavar="DATA", help="pictures and sentences to quantise by")
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to make")
     parser.add_argument("--dry-run", action="store_true", help="check the options and the student, write nothing")
 
@@ -28,23 +29,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> Outcome:
     from clip_edge.export.targets import file_name, find_target
 
-    names = list(dict.fromkeys(args.target))
-    targets = [find_target(name, args.precision) for name in names]
+    precisions = args.precision or ["fp32"]
+    wanted = list(dict.fromkeys((name, precision) for name in args.target for precision in precisions))
+    targets = [(find_target(name, precision), precision) for name, precision in wanted]
     refuse_existing(args.out)
     if args.dry_run:
         from clip_edge.bundle import TOWERS
-        from clip_edge.distill.models.checkpoint import load_student
+        from clip_edge.export.sources import load_source
 
-        student = load_student(args.model).spec.name
-        files = [file_name(target, tower, args.precision) for target in targets for tower in TOWERS]
-        console.out(f"would export {student} to {args.out}: {', '.join(files)}")
-        return Outcome({"model": str(args.model), "student": student, "bundle": str(args.out), "graphs": files})
+        name = load_source(args.model).name
+        files = [file_name(target, tower, precision) for target, precision in targets for tower in TOWERS]
+        console.out(f"would export {name} to {args.out}: {', '.join(files)}")
+        return Outcome({"model": args.model, "name": name, "bundle": str(args.out), "graphs": files})
 
     from clip_edge.export.exporter import Request, export
 
     started_s = time.monotonic()
-    requests = [Request(name, cast("Precision", args.precision)) for name in names]
-    bundle, proofs = export(args.model, requests, args.out, console=console)
+    requests = [Request(name, cast("Precision", precision)) for name, precision in wanted]
+    bundle, proofs = export(args.model, requests, args.out, calibration=args.calibration, console=console)
     for proof in proofs:
         verify.show(proof, console)
     return _finished(bundle, time.monotonic() - started_s, console)

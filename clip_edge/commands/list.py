@@ -65,7 +65,7 @@ def backends() -> list[Entry]:
     from clip_edge.runtime.backends import BACKENDS, is_installed
 
     return [
-        {"name": name, "target": backend.target, "installed": is_installed(name), "summary": backend.summary}
+        {"name": name, "targets": list(backend.targets), "installed": is_installed(name), "summary": backend.summary}
         for name, backend in BACKENDS.items()
     ]
 

@@ -39,10 +39,10 @@ def show(proof: Verification, console: Console) -> None:
     ]
     for check in proof.towers:
         measured = f"cosine {check.min_cosine:.6f} min, {check.mean_cosine:.6f} mean; {check.max_abs:.1e} max abs"
-        name = f"{check.tower} {check.precision}"
+        name = f"{check.tower} {check.target} {check.precision}"
         rows.append([name, check.cases, measured, f"≥ {check.tolerance}", _word(check.passed)])
-    for precision, share in proof.top1_agreement.items():
-        rows.append([f"top-1 {precision}", "", f"{share:.1%} agree", "reported", ""])
+    for name, share in proof.top1_agreement.items():
+        rows.append([f"top-1 {name}", "", f"{share:.1%} agree", "reported", ""])
     console.table(["check", ">cases", "found", "expected", ""], rows, title=f"{proof.bundle} on {proof.backend}")
     for problem in proof.problems:
         console.warn(problem)

@@ -27,10 +27,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Backend:
-    """One engine: the module that opens towers in it, the target that it reads, and the package that it needs."""
+    """One engine: the module that opens towers in it, the targets that it reads (the usual one first), the package."""
 
     module: str
-    target: str
+    targets: tuple[str, ...]
     package: str
     install: str
     summary: str
@@ -39,7 +39,7 @@ class Backend:
 BACKENDS = {
     "onnxruntime": Backend(
         module="clip_edge.runtime.backends.onnxruntime",
-        target="onnx",
+        targets=("onnx",),
         package="onnxruntime",
         install="pip install onnxruntime",
         summary="CPUs on every system",

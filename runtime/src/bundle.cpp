@@ -1,12 +1,5 @@
 #include "bundle.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
-
 #include "preprocess.h"
 #include "sha256.h"
 #include "status.h"
@@ -17,22 +10,6 @@ namespace {
 
 constexpr size_t kMostManifestBytes = size_t{4} << 20;
 constexpr size_t kMostFileBytes = size_t{4} << 30;
-constexpr int kMostFiles = 10000;
-
-// Neither absolute nor with `..`, empty or hidden parts: the file lies inside of the folder.
-bool stays_inside(const std::string &name) {
-  if (name.empty() || name.size() > 1024 || name.find('\\') != std::string::npos ||
-      name.find('\0') != std::string::npos)
-    return false;
-  size_t start = 0;
-  while (start <= name.size()) {
-    const size_t end = std::min(name.find('/', start), name.size());
-    const std::string part = name.substr(start, end - start);
-    if (part.empty() || part == "." || part == "..") return false;
-    start = end + 1;
-  }
-  return true;
-}
 
 std::string text_of(const Json &table, std::string_view key) { return std::string(table[key].string()); }
 
@@ -87,16 +64,33 @@ void read_text(const Json &text, Manifest &manifest, const std::string &where) {
   manifest.text = read_text_spec(&spec);
 }
 
+// A listed file, or a folder with listed files.
+bool is_listed(const std::string &path, const Manifest &manifest) {
+  const std::string folder = path + "/";
+  const auto below = manifest.files.lower_bound(folder);
+  return manifest.files.count(path) > 0 ||
+         (below != manifest.files.end() && below->first.compare(0, folder.size(), folder) == 0);
+}
+
+// The path of the report on each layer's precision; empty where there is none.
+std::string quantization_report(const Json &table) {
+  Json report = table;
+  return table.find("quantization", &report) && !report.is_null() ? std::string(report.string()) : "";
+}
+
 Artifact read_artifact(const Json &table, const Manifest &manifest, const std::string &where) {
   table.only({"tower", "target", "precision", "path", "input", "input_dtype", "output", "batch", "opset", "parameters",
-              "verification"});
+              "verification", "quantization"});
   Artifact artifact{text_of(table, "tower"), text_of(table, "target"), text_of(table, "precision"),
                     text_of(table, "path"),  text_of(table, "input"),  text_of(table, "output")};
+  const std::string report = quantization_report(table);
+  for (const std::string &path : {artifact.path, report.empty() ? artifact.path : report})
+    if (!is_listed(path, manifest))
+      fail(CLIP_EDGE_ERROR_FORMAT, "%s: `artifacts` names a file that is not listed: `%.200s`", where.c_str(),
+           path.c_str());
+  if (artifact.target != "onnx") return artifact;  // what other engines read is theirs to understand
   artifact.wide_ids = choice(table, "input_dtype", {"float32", "int32", "int64"}, where) == 2;
   if (!table["batch"].is_null()) artifact.batch = table["batch"].integer(1, 4096);
-  if (manifest.files.count(artifact.path) == 0)
-    fail(CLIP_EDGE_ERROR_FORMAT, "%s: `artifacts` names a file that is not listed: `%.200s`", where.c_str(),
-         artifact.path.c_str());
   return artifact;
 }
 
@@ -124,29 +118,6 @@ void check_own_hash(std::string text, const std::string &stated, const std::stri
 
 }  // namespace
 
-std::string read_file(const std::string &path, size_t max_bytes) {
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-  if (file < 0) fail(CLIP_EDGE_ERROR_IO, "%s: %s", path.c_str(), std::strerror(errno));
-  struct Closer {
-    int descriptor;
-    ~Closer() { close(descriptor); }
-  } closer{file};
-  struct stat info;
-  if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode)) fail(CLIP_EDGE_ERROR_IO, "%s: not a file", path.c_str());
-  if (static_cast<uint64_t>(info.st_size) > max_bytes)
-    fail(CLIP_EDGE_ERROR_FORMAT, "%s: at most %zu bytes are read; found %lld", path.c_str(), max_bytes,
-         static_cast<long long>(info.st_size));
-  std::string bytes(static_cast<size_t>(info.st_size), '\0');
-  size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t count = read(file, &bytes[done], bytes.size() - done);
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) fail(CLIP_EDGE_ERROR_IO, "%s: cut off at byte %zu", path.c_str(), done);
-    done += static_cast<size_t>(count);
-  }
-  return bytes;
-}
-
 Manifest parse_manifest(const std::string &text, const std::string &where) {
   const JsonDocument document(text, where);
   const Json root = document.root();
@@ -172,26 +143,43 @@ Manifest parse_manifest(const std::string &text, const std::string &where) {
   return manifest;
 }
 
-Bundle::Bundle(const std::string &folder) : folder_(folder) {
-  const std::string path = folder + "/manifest.json";
-  manifest_ = parse_manifest(read_file(path, kMostManifestBytes), path);
+Bundle::Bundle(std::unique_ptr<const Source> source) : source_(std::move(source)) {
+  manifest_ = parse_manifest(source_->read(kManifestName, kMostManifestBytes), path(kManifestName));
+  check_names();
+}
+
+// Files that nobody listed are as wrong as missing ones: something was added, or the manifest is another bundle's.
+void Bundle::check_names() const {
+  std::map<std::string, int64_t> found = source_->list();
+  found.erase(kManifestName);
+  for (const auto &[name, file] : manifest_.files) {
+    const auto entry = found.find(name);
+    if (entry == found.end()) {
+      if (!source_->may_be_partial()) fail(CLIP_EDGE_ERROR_FORMAT, "%s: missing file", path(name).c_str());
+      continue;
+    }
+    if (entry->second != file.bytes)
+      fail(CLIP_EDGE_ERROR_FORMAT, "%s: changed: %lld bytes expected, %lld found", path(name).c_str(),
+           static_cast<long long>(file.bytes), static_cast<long long>(entry->second));
+    found.erase(entry);
+  }
+  if (!found.empty())
+    fail(CLIP_EDGE_ERROR_FORMAT, "%s: a file that the manifest does not list", path(found.begin()->first).c_str());
 }
 
 const Artifact &Bundle::artifact(const char *tower, const char *target, const std::string &precision) const {
   for (const Artifact &item : manifest_.artifacts)
     if (item.tower == tower && item.target == target && (precision.empty() || item.precision == precision)) return item;
-  fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: the bundle has no %s tower for target `%s`%s%s", folder_.c_str(), tower,
+  fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: the bundle has no %s tower for target `%s`%s%s", source_->where().c_str(), tower,
        target, precision.empty() ? "" : " in precision ", precision.c_str());
 }
 
 std::string Bundle::read(const std::string &name, size_t max_bytes) const {
   const auto entry = manifest_.files.find(name);
-  if (entry == manifest_.files.end())
-    fail(CLIP_EDGE_ERROR_FORMAT, "%s: missing file: %s", folder_.c_str(), name.c_str());
-  std::string bytes = read_file(folder_ + "/" + name, max_bytes);
+  if (entry == manifest_.files.end()) fail(CLIP_EDGE_ERROR_FORMAT, "%s: missing file", path(name).c_str());
+  std::string bytes = source_->read(name, max_bytes);
   if (static_cast<int64_t>(bytes.size()) != entry->second.bytes || sha256_hex(bytes) != entry->second.sha256)
-    fail(CLIP_EDGE_ERROR_FORMAT, "%s/%s: changed: its size or hash is not what the manifest says", folder_.c_str(),
-         name.c_str());
+    fail(CLIP_EDGE_ERROR_FORMAT, "%s: changed: its size or hash is not what the manifest says", path(name).c_str());
   return bytes;
 }
 

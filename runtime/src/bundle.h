@@ -1,18 +1,20 @@
-// A bundle folder and its manifest.json, schema 1. Nothing in it is trusted: keys, types, paths, sizes and hashes are
+// A bundle and its manifest.json, schema 1. Nothing in it is trusted: keys, types, paths, sizes and hashes are
 // checked before anything is used.
 #pragma once
 
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "clip_edge/clip_edge.h"
 #include "json.h"
+#include "source.h"
 
 namespace clip_edge::core {
 
 struct Artifact {
-  std::string tower, target, precision, path, input, output;
+  std::string tower, target, precision, path, input, output;  // path: of a file, or of a folder with several
   bool wide_ids = false;  // token ids are int64 (else int32)
   int64_t batch = 0;      // 0: any
 };
@@ -34,10 +36,10 @@ struct Manifest {
 
 class Bundle {
  public:
-  explicit Bundle(const std::string &folder);  // throws Error
+  explicit Bundle(std::unique_ptr<const Source> source);  // reads the manifest and compares names and sizes
 
   const Manifest &manifest() const { return manifest_; }
-  const std::string &folder() const { return folder_; }
+  std::string path(const std::string &name) const { return source_->path(name); }  // for messages
 
   // The first artefact of a tower ("image", "text") for a target, of that precision unless it is empty. Throws Error.
   const Artifact &artifact(const char *tower, const char *target, const std::string &precision) const;
@@ -49,11 +51,12 @@ class Bundle {
   void check_all() const;
 
  private:
-  std::string folder_;
+  void check_names() const;
+
+  std::unique_ptr<const Source> source_;
   Manifest manifest_;
 };
 
 Manifest parse_manifest(const std::string &text, const std::string &where);
-std::string read_file(const std::string &path, size_t max_bytes);
 
 }  // namespace clip_edge::core

@@ -26,12 +26,6 @@ uint64_t now_ns() {
   return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
 }
 
-clip_edge_model_options default_options() {
-  clip_edge_model_options options{};
-  options.struct_size = sizeof(options);
-  return options;
-}
-
 }  // namespace
 
 struct clip_edge_session {
@@ -84,20 +78,26 @@ struct clip_edge_session {
                  });
   }
 
-  template <class Text>  // text(i) -> std::string_view
-  void embed_texts(size_t count, float *out, Text text) {
+  // fill(i, row, length) makes one row of int32 ids, which the graph may want as int64.
+  template <class Fill>
+  void embed_ids(size_t count, float *out, Fill fill) {
     const Tower &tower = model->text_tower();
-    const Tokenizer &tokenizer = model->tokenizer();
     const Artifact &artifact = model->artifact("text");
     const size_t length = static_cast<size_t>(model->bundle.manifest().text.context_length);
     std::vector<int32_t> ids(length);
     if (artifact.wide_ids)
       embed<int64_t>(tower, artifact, length, count, out, [&](size_t i, int64_t *row) {
-        tokenizer.row(text(i), ids.data());
+        fill(i, ids.data(), length);
         std::copy(ids.begin(), ids.end(), row);
       });
     else
-      embed<int32_t>(tower, artifact, length, count, out, [&](size_t i, int32_t *row) { tokenizer.row(text(i), row); });
+      embed<int32_t>(tower, artifact, length, count, out, [&](size_t i, int32_t *row) { fill(i, row, length); });
+  }
+
+  template <class Text>  // text(i) -> std::string_view
+  void embed_texts(size_t count, float *out, Text text) {
+    const Tokenizer &tokenizer = model->tokenizer();
+    embed_ids(count, out, [&](size_t i, int32_t *row, size_t) { tokenizer.row(text(i), row); });
   }
 };
 
@@ -113,6 +113,16 @@ void check_room(size_t have, size_t count, size_t each, const char *name) {
   if (count > SIZE_MAX / each || have < count * each)
     fail(CLIP_EDGE_ERROR_BUFFER_TOO_SMALL, "`%s` needs room for %zu x %zu floats, it has room for %zu", name, count,
          each, have);
+}
+
+// What every call that embeds `count` rows begins with.
+void check_call(clip_edge_session *session, const void *rows, size_t count, const float *out, size_t out_floats) {
+  need(session, "session");
+  session->start();
+  if (count == 0) return;
+  need(rows, "the input");
+  need(out, "out");
+  check_room(out_floats, count, static_cast<size_t>(session->model->bundle.manifest().dim), "out");
 }
 
 std::string with_label(const std::string &pattern, const std::string &label) {
@@ -172,29 +182,6 @@ void clip_edge_log_set(clip_edge_log_function function, void *user) {
 
 const char *clip_edge_backends(void) { return "onnxruntime"; }
 
-void clip_edge_model_options_init(clip_edge_model_options *options, size_t struct_size) {
-  write_options(options, struct_size, default_options());
-}
-
-clip_edge_status clip_edge_model_open(const char *folder, const clip_edge_model_options *options,
-                                      clip_edge_model **model) {
-  return guard([&] {
-    need(folder, "folder");
-    need(model, "model");
-    *model = nullptr;
-    const clip_edge_model_options given =
-        options == nullptr ? default_options() : read_options(options, default_options(), "options");
-    if (given.threads < 0 || given.threads > 1024)
-      fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "`threads` must lie in 0..1024; found %d",
-           static_cast<int>(given.threads));
-    auto opened = std::unique_ptr<clip_edge_model>(new clip_edge_model(folder));
-    if (given.precision != nullptr) opened->precision = given.precision;
-    if (given.onnxruntime != nullptr) opened->engine.library = given.onnxruntime;
-    opened->engine.threads = given.threads;
-    *model = opened.release();
-  });
-}
-
 void clip_edge_model_free(clip_edge_model *model) { delete model; }
 
 clip_edge_status clip_edge_model_check(const clip_edge_model *model) {
@@ -249,29 +236,44 @@ void clip_edge_session_get_timings(const clip_edge_session *session, clip_edge_t
 clip_edge_status clip_edge_embed_images(clip_edge_session *session, const clip_edge_image *images, size_t count,
                                         float *out, size_t out_floats) {
   return guard([&] {
-    need(session, "session");
-    session->start();
-    if (count == 0) return;
-    need(images, "images");
-    need(out, "out");
-    check_room(out_floats, count, static_cast<size_t>(session->model->bundle.manifest().dim), "out");
-    session->embed_images(images, count, out);
+    check_call(session, images, count, out, out_floats);
+    if (count > 0) session->embed_images(images, count, out);
   });
 }
 
 clip_edge_status clip_edge_embed_texts(clip_edge_session *session, const char *const *texts, const size_t *lengths,
                                        size_t count, float *out, size_t out_floats) {
   return guard([&] {
-    need(session, "session");
-    session->start();
+    check_call(session, texts, count, out, out_floats);
     if (count == 0) return;
-    need(texts, "texts");
-    need(out, "out");
-    check_room(out_floats, count, static_cast<size_t>(session->model->bundle.manifest().dim), "out");
     for (size_t i = 0; i < count; i++) need(texts[i], "texts[i]");
     session->embed_texts(count, out, [&](size_t i) {
       const bool ends = lengths == nullptr || lengths[i] == CLIP_EDGE_NUL_TERMINATED;
       return std::string_view(texts[i], ends ? std::strlen(texts[i]) : lengths[i]);
+    });
+  });
+}
+
+clip_edge_status clip_edge_encode_pixels(clip_edge_session *session, const float *pixel_values, size_t count,
+                                         float *out, size_t out_floats) {
+  return guard([&] {
+    check_call(session, pixel_values, count, out, out_floats);
+    if (count == 0) return;
+    const auto size = static_cast<size_t>(session->model->bundle.manifest().preprocess.size), row = 3 * size * size;
+    session->embed<float>(session->model->image_tower(), session->model->artifact("image"), row, count, out,
+                          [&](size_t i, float *to) { std::copy_n(pixel_values + i * row, row, to); });
+  });
+}
+
+clip_edge_status clip_edge_encode_ids(clip_edge_session *session, const int32_t *input_ids, size_t count, float *out,
+                                      size_t out_floats) {
+  return guard([&] {
+    check_call(session, input_ids, count, out, out_floats);
+    if (count > 0) session->embed_ids(count, out, [&](size_t i, int32_t *row, size_t length) {
+      const int32_t most = session->model->bundle.manifest().text.vocab_size;
+      std::copy_n(input_ids + i * length, length, row);
+      if (std::any_of(row, row + length, [&](int32_t id) { return id < 0 || id >= most; }))
+        fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "row %zu: ids must lie in 0..%d", i, static_cast<int>(most - 1));
     });
   });
 }

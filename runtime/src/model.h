@@ -11,7 +11,7 @@
 
 // Immutable but for the towers, which are opened when first needed.
 struct clip_edge_model {
-  explicit clip_edge_model(const std::string &folder);  // throws Error
+  explicit clip_edge_model(std::unique_ptr<const clip_edge::core::Source> source);  // throws Error
 
   const clip_edge::core::Bundle bundle;
   const std::string precisions;  // that the engine can run, separated by commas

@@ -59,6 +59,8 @@ const char *clip_edge_status_name(clip_edge_status status) {
     case CLIP_EDGE_ERROR_UNSUPPORTED: return "unsupported";
     case CLIP_EDGE_ERROR_INTERNAL: return "internal error";
     case CLIP_EDGE_ERROR_VERIFICATION: return "verification failed";
+    case CLIP_EDGE_ERROR_PICTURE: return "bad picture";
+    case CLIP_EDGE_ERROR_DECODER: return "decoder missing";
   }
   return "unknown status";
 }

@@ -19,8 +19,8 @@ std::string list_precisions(const Manifest &manifest) {
 
 }  // namespace
 
-clip_edge_model::clip_edge_model(const std::string &folder)
-    : bundle(folder), precisions(list_precisions(bundle.manifest())) {}
+clip_edge_model::clip_edge_model(std::unique_ptr<const Source> source)
+    : bundle(std::move(source)), precisions(list_precisions(bundle.manifest())) {}
 
 const Artifact &clip_edge_model::artifact(const char *tower) const {
   return bundle.artifact(tower, kTarget, precision);
@@ -45,7 +45,7 @@ const Tokenizer &clip_edge_model::tokenizer() {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (tokenizer_ == nullptr)
     tokenizer_ = std::make_unique<Tokenizer>(bundle.read("tokenizer.json", kMostTokenizerBytes),
-                                             bundle.folder() + "/tokenizer.json", bundle.manifest().text);
+                                             bundle.path("tokenizer.json"), bundle.manifest().text);
   return *tokenizer_;
 }
 

@@ -20,7 +20,8 @@ float tolerance_of(const std::string &precision) {
   static const struct {
     const char *precision;
     float tolerance;
-  } kTable[] = {{"fp32", 0.9999F}, {"fp16", 0.999F}, {"int8", 0.99F}, {"int4", 0.97F}};
+  } kTable[] = {{"fp32", 0.9999F}, {"fp16", 0.999F}, {"fp8", 0.97F},  {"int8", 0.99F},
+                {"w8a8", 0.99F},   {"pal6", 0.99F},  {"int4", 0.97F}, {"pal4", 0.97F}};
   for (const auto &row : kTable)
     if (precision == row.precision) return row.tolerance;
   fail(CLIP_EDGE_ERROR_UNSUPPORTED, "no tolerance is known for precision `%.40s`", precision.c_str());
@@ -164,7 +165,7 @@ std::string verify(clip_edge_model &model, clip_edge_verification &report) {
   model.bundle.check_all();
   const char *name = "golden.safetensors";
   const Golden golden =
-      parse_golden(model.bundle.read(name, kMostGoldenBytes), manifest, model.bundle.folder() + "/" + name);
+      parse_golden(model.bundle.read(name, kMostGoldenBytes), manifest, model.bundle.path(name));
   std::string problems;
   const std::vector<float> images = embed_pictures(model, golden), texts = embed_sentences(model, golden);
   report.files = static_cast<int32_t>(manifest.files.size());

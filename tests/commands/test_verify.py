@@ -14,7 +14,7 @@ from clip_edge.cli import main
 def test_a_good_bundle_passes_with_a_table(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(tiny_bundle), "-q"]) == 0
     output = capsys.readouterr()
-    assert "image fp32" in output.out
+    assert "image onnx fp32" in output.out
     assert "text fp32" in output.out
     assert "FAILED" not in output.out
     assert output.err == ""

@@ -30,7 +30,7 @@ def test_a_row_is_complete(name: str) -> None:
 def test_a_backend_gives_the_reference(name: str, tower: Tower, options: Options, tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     golden = read_golden((tiny_bundle / GOLDEN).read_bytes(), bundle.manifest, tiny_bundle)
-    run = open_tower(name, bundle, bundle.manifest.artifact(tower, BACKENDS[name].target), options)
+    run = open_tower(name, bundle, bundle.manifest.artifact(tower, BACKENDS[name].targets), options)
     if tower == "image":
         inputs: np.ndarray = normalize(golden.pixels, bundle.manifest.image.preprocess)
         expected = golden.image_embeds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,13 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from torch import Tensor, nn
 
 from clip_edge.bundle import GOLDEN, Bundle
-from clip_edge.distill.models.checkpoint import load_student
 from clip_edge.errors import UsageError, VerificationError
 from clip_edge.export import onnx as onnx_target
-from clip_edge.export.exporter import Request, export, make_golden, weights_sha256
-from clip_edge.export.targets import Declaration
+from clip_edge.export.exporter import Request, export, make_golden
+from clip_edge.export.job import Job
+from clip_edge.export.sources import load_source
 from clip_edge.golden import read_golden
 
 
@@ -52,16 +52,15 @@ def test_the_manifest_holds_the_proof_and_the_source(tiny_bundle: Path, tiny_stu
         assert artifact.verification.cases >= cases - 2
         assert artifact.verification.min_cosine >= 0.99999
         assert artifact.verification.tolerance == 0.9999
-    loaded = load_student(tiny_student)
     assert manifest.source.provenance == {"seed": 0}
-    assert manifest.source.weights_sha256 == weights_sha256(loaded.student)
+    assert manifest.source.weights_sha256 == load_source(tiny_student).weights_sha256()
     assert manifest.versions["torch"] == torch.__version__.partition("+")[0] or manifest.versions["torch"]
     assert manifest.embedding.logit_scale == pytest.approx(1 / 0.07, rel=1e-5)
 
 
 def test_the_references_are_pytorchs(tiny_bundle: Path, tiny_student: Path) -> None:
     stored = read_golden((tiny_bundle / GOLDEN).read_bytes(), Bundle.open(tiny_bundle).manifest, tiny_bundle)
-    fresh = make_golden(load_student(tiny_student))
+    fresh = make_golden(load_source(tiny_student))
     assert np.allclose(stored.image_embeds, fresh.image_embeds, atol=1e-6)
     assert np.allclose(stored.text_embeds, fresh.text_embeds, atol=1e-6)
     assert stored.texts == fresh.texts
@@ -69,13 +68,12 @@ def test_the_references_are_pytorchs(tiny_bundle: Path, tiny_student: Path) -> N
 
 
 def test_the_weights_hash_ignores_the_scale_only(tiny_student: Path) -> None:
-    student = load_student(tiny_student).student
-    before = weights_sha256(student)
+    source = load_source(tiny_student)
+    before = source.weights_sha256()
+    assert dataclasses.replace(source, logit_scale=1.0).weights_sha256() == before
     with torch.no_grad():
-        student.logit_scale.add_(1)
-        assert weights_sha256(student) == before
-        student.image.projection.weight[0, 0] += 1e-3
-        assert weights_sha256(student) != before
+        source.image.projection.weight[0, 0] += 1e-3
+    assert source.weights_sha256() != before
 
 
 def test_wrong_numbers_leave_nothing_behind(
@@ -83,8 +81,8 @@ def test_wrong_numbers_leave_nothing_behind(
 ) -> None:
     real = onnx_target.write_tower
 
-    def sabotaged(tower: nn.Module, example: Tensor, path: Path, declaration: Declaration, *, opset: int) -> None:
-        real(tower, example, path, declaration, opset=opset)
+    def sabotaged(job: Job, path: Path) -> None:
+        real(job, path)
         model = onnx.load(path)
         for weight in model.graph.initializer:
             if weight.data_type == onnx.TensorProto.FLOAT and len(weight.dims) == 2:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_edge.errors import ExportError
-from clip_edge.export.onnx import write_tower
+from clip_edge.export.onnx import save, trace
 from clip_edge.export.targets import Declaration
 
 ROWS = Declaration("rows", "float32", "sums", "sums")
@@ -55,7 +55,7 @@ def test_any_batch_runs(tmp_path: Path) -> None:
     torch.manual_seed(0)
     tower = nn.Linear(4, 2).eval()
     path = tmp_path / "sums.onnx"
-    write_tower(tower, torch.zeros(2, 4), path, ROWS, opset=18)
+    save(trace(tower, torch.zeros(2, 4), ROWS, 18), path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for batch in (1, 2, 7):
         rows = np.random.default_rng(batch).random((batch, 4), dtype=np.float32)
@@ -66,7 +66,7 @@ def test_any_batch_runs(tmp_path: Path) -> None:
 def test_a_tower_that_cannot_be_traced_says_which(tmp_path: Path) -> None:
     path = tmp_path / "sums.onnx"
     with pytest.raises(ExportError) as caught:
-        write_tower(Branching(), torch.ones(2, 4), path, ROWS, opset=18)
+        save(trace(Branching(), torch.ones(2, 4), ROWS, 18), path)
     assert caught.value.what.startswith(f"torch {torch.__version__} cannot trace Branching: ")
     assert caught.value.hint is not None
     assert not path.exists()

@@ -15,7 +15,7 @@ from clip_edge.distill.models.spec import ImageSpec
 from clip_edge.distill.models.student import Student
 from clip_edge.errors import ExportError
 from clip_edge.export import towers
-from clip_edge.export.towers import probe_ids, probe_pixels, reparameterize, split_towers
+from clip_edge.export.towers import ImageTower, TextTower, fold, probe_ids, probe_pixels, reparameterize
 
 
 @pytest.fixture
@@ -57,9 +57,10 @@ def test_reparameterized_towers_give_the_same(tower: str, args: dict[str, object
 
 
 def test_towers_give_the_unit_vectors_of_the_student(student: Student) -> None:
-    image, text = split_towers(student)
+    pixels, ids = probe_pixels(student.spec.image.size), probe_ids(student.text.tokens)
+    image = fold("image", ImageTower(student.image.trunk, student.image.projection), pixels)
+    text = fold("text", TextTower(student.text), ids)
     with torch.inference_mode():
-        pixels, ids = probe_pixels(student), probe_ids(student)
         assert torch.allclose(image(pixels), student.encode_image(pixels), atol=1e-6)
         assert torch.allclose(text(ids), student.encode_text(ids), atol=1e-6)
     assert not any(module.training for module in (*image.modules(), *text.modules()))
@@ -67,7 +68,7 @@ def test_towers_give_the_unit_vectors_of_the_student(student: Student) -> None:
 
 def test_the_student_is_not_touched(student: Student) -> None:
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    split_towers(student)
+    fold("text", TextTower(student.text), probe_ids(student.text.tokens))
     assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
 
 
@@ -80,18 +81,18 @@ def test_a_block_that_keeps_its_branches_is_refused() -> None:
 
 
 def test_a_wrong_fold_is_refused(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
-    def break_it(model: Student) -> None:
-        model.image.projection.weight.data.mul_(-1)
+    def break_it(model: ImageTower) -> None:
+        model.projection.weight.data.mul_(-1)
 
     monkeypatch.setattr(towers, "reparameterize", break_it)
     with pytest.raises(ExportError, match="folding changed the image tower: embeddings differ by ") as caught:
-        split_towers(student)
+        fold("image", ImageTower(student.image.trunk, student.image.projection), probe_pixels(student.spec.image.size))
     assert caught.value.exit_code == 1
 
 
 def test_probes_are_the_same_every_time(student: Student) -> None:
-    assert torch.equal(probe_pixels(student), probe_pixels(student))
-    ids = probe_ids(student)
+    assert torch.equal(probe_pixels(32), probe_pixels(32))
+    ids = probe_ids(student.text.tokens)
     assert ids.dtype == torch.int64
     eos = student.text.tokens.eos_id
     assert (ids == eos).sum(1).tolist() == [1, 1] or student.text.tokens.pad_id == eos

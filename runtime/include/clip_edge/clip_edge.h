@@ -41,7 +41,9 @@ typedef enum clip_edge_status {
   CLIP_EDGE_ERROR_ABORTED = 8,          /* the abort callback said so */
   CLIP_EDGE_ERROR_UNSUPPORTED = 9,      /* valid, but this build cannot do it */
   CLIP_EDGE_ERROR_INTERNAL = 10,
-  CLIP_EDGE_ERROR_VERIFICATION = 11 /* the model runs, and its numbers are wrong */
+  CLIP_EDGE_ERROR_VERIFICATION = 11, /* the model runs, and its numbers are wrong */
+  CLIP_EDGE_ERROR_PICTURE = 12,      /* a JPEG or PNG is missing, damaged, too large, or something else */
+  CLIP_EDGE_ERROR_DECODER = 13       /* the library that decodes JPEG or PNG is not on this machine */
 } clip_edge_status;
 
 /* "ok", "invalid argument", ... ; never NULL. */
@@ -78,8 +80,17 @@ typedef enum clip_edge_pixel_format {
   CLIP_EDGE_PIXELS_GREY = 4,
   CLIP_EDGE_PIXELS_NV12 = 5, /* plane[0] luma; plane[1] U,V pairs for 2x2 pixels */
   CLIP_EDGE_PIXELS_NV21 = 6, /* the same with V,U pairs */
-  CLIP_EDGE_PIXELS_I420 = 7  /* plane[0] luma, plane[1] U, plane[2] V */
+  CLIP_EDGE_PIXELS_I420 = 7, /* plane[0] luma, plane[1] U, plane[2] V */
+  /* Not decoded yet: JPEG or PNG, of at most 100 million pixels. Size, colours and orientation are the file's own. */
+  CLIP_EDGE_PIXELS_ENCODED = 8, /* `encoded_bytes` bytes in plane[0] */
+  CLIP_EDGE_PIXELS_FILE = 9     /* the regular file at `path`, read during the call */
 } clip_edge_pixel_format;
+
+/* How JPEG is decoded. */
+typedef enum clip_edge_decoding {
+  CLIP_EDGE_DECODE_FAST = 0, /* a picture much larger than what the model reads is decoded at 1/2, 1/4 or 1/8 */
+  CLIP_EDGE_DECODE_EXACT = 1 /* every pixel, as Pillow does */
+} clip_edge_decoding;
 
 /* How NV12, NV21 and I420 become RGB. Chroma is repeated, not smoothed. */
 typedef enum clip_edge_yuv {
@@ -91,12 +102,15 @@ typedef enum clip_edge_yuv {
 /* A picture in the caller's memory; it is only read, and only during the call. */
 typedef struct clip_edge_image {
   uint32_t struct_size;
-  int32_t width, height; /* as stored, before the orientation is applied; each 1..65535 */
+  int32_t width, height; /* as stored, before the orientation is applied; each 1..65535; not used where encoded */
   clip_edge_pixel_format format;
   const uint8_t *plane[3];
   int32_t stride[3];   /* bytes from one row to the next; 0: rows lie side by side */
   int32_t orientation; /* EXIF value 1..8; 1 is upright */
   clip_edge_yuv yuv;
+  clip_edge_decoding decoding; /* this and what follows: of encoded pictures only */
+  const char *path;
+  size_t encoded_bytes;
 } clip_edge_image;
 
 /* Upright RGB with packed rows and no pixels yet. Pass sizeof(clip_edge_image), here and in the other `_init`. */
@@ -180,10 +194,29 @@ typedef struct clip_edge_model_options {
 
 CLIP_EDGE_API void clip_edge_model_options_init(clip_edge_model_options *options, size_t struct_size);
 
-/* Reads the manifest of a bundle folder. Graphs and tokenizer are read, and their hashes checked, when first needed.
- * `options` may be NULL. */
+/* Reads the manifest of a bundle folder and compares names and sizes: a file that is missing, not listed, or a link is
+ * refused. Graphs and tokenizer are read, and their hashes checked, when first needed. `options` may be NULL. */
 CLIP_EDGE_API clip_edge_status clip_edge_model_open(const char *folder, const clip_edge_model_options *options,
                                                     clip_edge_model **model);
+
+/* One file of a bundle in the app's memory: `name` as in the manifest, such as "onnx/vision_model.onnx". */
+typedef struct clip_edge_file {
+  const char *name;
+  const void *data;
+  size_t bytes;
+} clip_edge_file;
+
+/* The same from memory, which must stay as it is until the model is freed; the table and its names need not.
+ * "manifest.json" must be among the files; others may be missing as long as nothing needs them. */
+CLIP_EDGE_API clip_edge_status clip_edge_model_open_files(const clip_edge_file *files, size_t count,
+                                                          const clip_edge_model_options *options,
+                                                          clip_edge_model **model);
+/* The same out of an uncompressed tar archive (`tar --format=ustar -cf bundle.tar -C BUNDLE .`) that begins at byte
+ * `offset` of an open file, such as an Android asset, and is `length` bytes long (-1: up to the file's end). The
+ * descriptor is duplicated; the caller may close its own. */
+CLIP_EDGE_API clip_edge_status clip_edge_model_open_archive(int descriptor, int64_t offset, int64_t length,
+                                                            const clip_edge_model_options *options,
+                                                            clip_edge_model **model);
 /* After all of its sessions. NULL does nothing. */
 CLIP_EDGE_API void clip_edge_model_free(clip_edge_model *model);
 
@@ -249,6 +282,7 @@ typedef struct clip_edge_timings {
   uint32_t struct_size;
   uint64_t prepare_ns; /* resizing and normalising, or tokenising */
   uint64_t encode_ns;  /* in the engine */
+  uint64_t decode_ns;  /* reading and decoding JPEG and PNG */
 } clip_edge_timings;
 
 CLIP_EDGE_API void clip_edge_session_get_timings(const clip_edge_session *session, clip_edge_timings *timings,
@@ -261,6 +295,14 @@ CLIP_EDGE_API clip_edge_status clip_edge_embed_images(clip_edge_session *session
 CLIP_EDGE_API clip_edge_status clip_edge_embed_texts(clip_edge_session *session, const char *const *texts,
                                                      const size_t *lengths, size_t count, float *out,
                                                      size_t out_floats);
+
+/* What the towers themselves read, for apps that prepare pictures or sentences in another way:
+ * `count` times 3 * size * size floats, as clip_edge_preprocess_image gives them -> count * dim floats. */
+CLIP_EDGE_API clip_edge_status clip_edge_encode_pixels(clip_edge_session *session, const float *pixel_values,
+                                                       size_t count, float *out, size_t out_floats);
+/* `count` rows of context_length ids, as clip_edge_tokenize gives them -> count * dim floats. */
+CLIP_EDGE_API clip_edge_status clip_edge_encode_ids(clip_edge_session *session, const int32_t *input_ids, size_t count,
+                                                    float *out, size_t out_floats);
 
 /* Labels as vectors, made once and used for every picture; `{}` in a template stands for the label. */
 typedef struct clip_edge_prompts clip_edge_prompts;

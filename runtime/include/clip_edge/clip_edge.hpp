@@ -39,6 +39,20 @@ inline clip_edge_image image(const uint8_t *pixels, int width, int height,
   return result;
 }
 
+// A JPEG or PNG in the caller's memory.
+inline clip_edge_image encoded(const uint8_t *bytes, size_t size) {
+  clip_edge_image result = image(bytes, 0, 0, CLIP_EDGE_PIXELS_ENCODED);
+  result.encoded_bytes = size;
+  return result;
+}
+
+// A JPEG or PNG file. The path must outlive the call that uses the picture.
+inline clip_edge_image file(const char *path) {
+  clip_edge_image result = image(nullptr, 0, 0, CLIP_EDGE_PIXELS_FILE);
+  result.path = path;
+  return result;
+}
+
 // Labels as vectors, for Session::classify.
 class Prompts {
  public:
@@ -57,6 +71,18 @@ class Model {
   explicit Model(const std::string &folder, const clip_edge_model_options *options = nullptr) {
     clip_edge_model *model = nullptr;
     check(clip_edge_model_open(folder.c_str(), options, &model));
+    handle_.reset(model, clip_edge_model_free);
+  }
+  // From files in memory, which must outlive the model.
+  explicit Model(const std::vector<clip_edge_file> &files, const clip_edge_model_options *options = nullptr) {
+    clip_edge_model *model = nullptr;
+    check(clip_edge_model_open_files(files.data(), files.size(), options, &model));
+    handle_.reset(model, clip_edge_model_free);
+  }
+  // Out of a tar archive inside of an open file; length -1: up to its end.
+  Model(int descriptor, int64_t offset, int64_t length, const clip_edge_model_options *options = nullptr) {
+    clip_edge_model *model = nullptr;
+    check(clip_edge_model_open_archive(descriptor, offset, length, options, &model));
     handle_.reset(model, clip_edge_model_free);
   }
   clip_edge_model *get() const { return handle_.get(); }

@@ -1,0 +1,44 @@
+"""What a target's module is given to write one tower, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from clip_edge.bundle import Precision, Tower
+from clip_edge.console import Console
+from clip_edge.export.calibration import Calibration
+from clip_edge.export.sources import Exportable
+from clip_edge.export.targets import Declaration, Target
+from clip_edge.quantization import Quantization
+
+
+@dataclass(frozen=True)
+class Job:
+    """One tower for one target in one precision.
+
+    `module` is the folded tower in evaluation mode, shared between jobs: a writer that changes it works on a copy.
+    `example` is an input of batch 2 or more, because tracers take a batch of 1 for a constant.
+    `calibration` is None when the user gave none: a precision that needs it refuses.
+    """
+
+    tower: Tower
+    module: nn.Module
+    example: Tensor  # (2, 3, S, S) float32, or (2, L) int64
+    source: Exportable
+    target: Target
+    precision: Precision
+    calibration: Calibration | None
+    console: Console
+
+    @property
+    def declaration(self) -> Declaration:
+        """Names and types of the graph's input and output."""
+        return self.target.towers[self.tower]
+
+
+WriteTower = Callable[[Job, Path], Quantization | None]
+"""Writes the file or folder `path`; gives the report of what a lower precision did, None for fp32."""
