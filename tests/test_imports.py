@@ -136,7 +136,8 @@ def test_export_reads_students_and_data_and_nothing_else_of_training():
         f"{path.relative_to(ROOT)}: {name}"
         for path in files_of("export")
         for name in imported_names(path)
-        if name.startswith("clip_edge.distill.") and not name.startswith(("clip_edge.distill.models.", "clip_edge.distill.data."))
+        if name.startswith("clip_edge.distill.")
+        and not name.startswith(("clip_edge.distill.models.", "clip_edge.distill.data."))
     ]
     assert found == []
 

@@ -15,7 +15,7 @@ def test_a_good_bundle_passes_with_a_table(tiny_bundle: Path, capsys: pytest.Cap
     assert main(["verify", str(tiny_bundle), "-q"]) == 0
     output = capsys.readouterr()
     assert "image onnx fp32" in output.out
-    assert "text fp32" in output.out
+    assert "text onnx fp32" in output.out
     assert "FAILED" not in output.out
     assert output.err == ""
 
