@@ -72,6 +72,8 @@ void read_span(const clip_edge_image &image, int y, int x, int count, uint8_t *r
     case CLIP_EDGE_PIXELS_NV12:
     case CLIP_EDGE_PIXELS_NV21:
     case CLIP_EDGE_PIXELS_I420: yuv_span(image, y, x, count, rgb); return;
+    case CLIP_EDGE_PIXELS_ENCODED:
+    case CLIP_EDGE_PIXELS_FILE: return;  // layout_of refused them
   }
 }
 
@@ -91,6 +93,8 @@ Layout layout_of(clip_edge_pixel_format format) {
     case CLIP_EDGE_PIXELS_NV12:
     case CLIP_EDGE_PIXELS_NV21: return {2, {1, 2, 0}, true};
     case CLIP_EDGE_PIXELS_I420: return {3, {1, 1, 1}, true};
+    case CLIP_EDGE_PIXELS_ENCODED:
+    case CLIP_EDGE_PIXELS_FILE: break;  // pixels that are decoded have another format
   }
   fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "unknown pixel format %d", static_cast<int>(format));
 }

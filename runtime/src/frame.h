@@ -16,6 +16,7 @@ class RowReader {
 
   int width() const { return transposed_ ? image_.height : image_.width; }
   int height() const { return transposed_ ? image_.width : image_.height; }
+  bool turned() const { return transposed_; }  // width and height are exchanged
 
   // Row `y` of the upright picture: width() * 3 bytes of RGB and kRowPadding more, valid until the next call.
   const uint8_t *row(int y);

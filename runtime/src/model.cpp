@@ -1,12 +1,12 @@
 // The C interface of models, sessions and prompts.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <memory>
 #include <mutex>
 #include <new>
 
+#include "clock.h"
 #include "model.h"
 #include "preprocess.h"
 #include "status.h"
@@ -20,11 +20,6 @@ constexpr size_t kBatch = 8;  // rows given to a graph that takes any number: en
 std::mutex log_mutex;
 clip_edge_log_function log_function = nullptr;
 void *log_user = nullptr;
-
-uint64_t now_ns() {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
-}
 
 }  // namespace
 
@@ -54,15 +49,25 @@ struct clip_edge_session {
       stop_if_asked();
       const size_t real = std::min(batch, count - start), given = artifact.batch > 0 ? batch : real;
       std::fill(rows.begin(), rows.end(), Row{});
-      const uint64_t prepared_from = now_ns();
+      const uint64_t prepared_from = now_ns(), decoded_before = timings.decode_ns;
       for (size_t i = 0; i < real; i++) fill(start + i, &rows[i * row_items]);
       const uint64_t encoded_from = now_ns();
       tower.run(rows.data(), given, embeds.data());
-      timings.prepare_ns += encoded_from - prepared_from;
+      timings.prepare_ns += encoded_from - prepared_from - (timings.decode_ns - decoded_before);
       timings.encode_ns += now_ns() - encoded_from;
       for (size_t i = 0; i < real * dim; i++)
         if (!std::isfinite(embeds[i])) fail(CLIP_EDGE_ERROR_BACKEND, "the model gives NaN or infinity");
       std::copy_n(embeds.data(), real * dim, out + start * dim);
+    }
+  }
+
+  // A picture as the model reads it; what is wrong with one of many says which.
+  std::vector<uint8_t> square_of(const clip_edge_image &image, size_t index) {
+    try {
+      return make_square(image, model->bundle.manifest().preprocess, timings.decode_ns);
+    } catch (Error &error) {
+      if (image.format == CLIP_EDGE_PIXELS_ENCODED) error.text = "images[" + std::to_string(index) + "]: " + error.text;
+      throw;
     }
   }
 
@@ -74,7 +79,7 @@ struct clip_edge_session {
                  out, [&](size_t i, float *row) {
                    const clip_edge_image image =
                        read_image(reinterpret_cast<const clip_edge_image *>(bytes + i * stride));
-                   normalize(resize_and_crop(image, spec).data(), spec, row);
+                   normalize(square_of(image, i).data(), spec, row);
                  });
   }
 

@@ -5,7 +5,9 @@
 #include <functional>
 #include <utility>
 
+#include "clock.h"
 #include "frame.h"
+#include "picture.h"
 #include "status.h"
 
 namespace clip_edge::core {
@@ -15,6 +17,22 @@ namespace {
 struct Geometry {
   int wide, high, left, top;
 };
+
+// A picture before it was reduced, upright, and what its sides measure in the pixels that are left.
+struct Full {
+  int width, height;
+  double across, down;
+};
+
+Full full_size(const RowReader &reader, const Reduction &reduction) {
+  if (reduction.eighths == 8) {
+    const int width = reader.width(), height = reader.height();
+    return {width, height, static_cast<double>(width), static_cast<double>(height)};
+  }
+  const int width = reader.turned() ? reduction.height : reduction.width;
+  const int height = reader.turned() ? reduction.width : reduction.height;
+  return {width, height, width * reduction.eighths / 8.0, height * reduction.eighths / 8.0};
+}
 
 // Half of `n`, halves rounded to even: Python's round(n / 2).
 int rounded_half(int n) { return n / 2 + (n % 2 != 0 && n / 2 % 2 != 0 ? 1 : 0); }
@@ -93,13 +111,14 @@ void check_spec(const clip_edge_preprocess_spec &spec) {
 }
 
 std::vector<uint8_t> resize_and_crop(const clip_edge_image &image, const clip_edge_preprocess_spec &spec,
-                                     const Kernels &kernels) {
+                                     const Kernels &kernels, const Reduction &reduction) {
   RowReader reader(image);
   const int size = spec.size, width = reader.width(), height = reader.height();
-  const Geometry to = geometry_of(width, height, spec);
-  const bool same_width = to.wide == width, same_height = to.high == height;
-  const Taps across = make_taps(width, to.wide, to.left, same_width ? 0 : size, spec.interpolation);
-  const Taps down = make_taps(height, to.high, to.top, same_height ? 0 : size, spec.interpolation);
+  const Full full = full_size(reader, reduction);
+  const Geometry to = geometry_of(full.width, full.height, spec);
+  const bool same_width = to.wide == full.across, same_height = to.high == full.down;
+  const Taps across = make_taps(width, full.across, to.wide, to.left, same_width ? 0 : size, spec.interpolation);
+  const Taps down = make_taps(height, full.down, to.high, to.top, same_height ? 0 : size, spec.interpolation);
 
   // Columns of a row of the picture -> the `size` pixels that are wanted.
   const auto narrow = [&](const uint8_t *row, uint8_t *out) {
@@ -130,6 +149,15 @@ std::vector<uint8_t> resize_and_crop(const clip_edge_image &image, const clip_ed
     }
   }
   return square;
+}
+
+std::vector<uint8_t> make_square(const clip_edge_image &image, const clip_edge_preprocess_spec &spec,
+                                 uint64_t &decode_ns) {
+  if (!is_encoded(image)) return resize_and_crop(image, spec);
+  const uint64_t start = now_ns();
+  const Picture picture = decode(image, spec.size);
+  decode_ns += now_ns() - start;
+  return resize_and_crop(picture.image, spec, best_kernels(), picture.reduction);
 }
 
 void normalize(const uint8_t *rgb, const clip_edge_preprocess_spec &spec, float *chw) {
@@ -172,7 +200,8 @@ clip_edge_status clip_edge_resize_image(const clip_edge_preprocess_spec *spec, c
     const size_t needed = static_cast<size_t>(checked.size) * checked.size * 3;
     if (rgb_bytes < needed)
       fail(CLIP_EDGE_ERROR_BUFFER_TOO_SMALL, "`rgb` needs %zu bytes, it has %zu", needed, rgb_bytes);
-    const std::vector<uint8_t> square = resize_and_crop(read_image(image), checked);
+    uint64_t decode_ns = 0;
+    const std::vector<uint8_t> square = make_square(read_image(image), checked, decode_ns);
     std::memcpy(rgb, square.data(), needed);
   });
 }
@@ -185,7 +214,8 @@ clip_edge_status clip_edge_preprocess_image(const clip_edge_preprocess_spec *spe
     const size_t needed = static_cast<size_t>(checked.size) * checked.size * 3;
     if (floats < needed)
       fail(CLIP_EDGE_ERROR_BUFFER_TOO_SMALL, "`chw` needs %zu floats, it has room for %zu", needed, floats);
-    normalize(resize_and_crop(read_image(image), checked).data(), checked, chw);
+    uint64_t decode_ns = 0;
+    normalize(make_square(read_image(image), checked, decode_ns).data(), checked, chw);
   });
 }
 

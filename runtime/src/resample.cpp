@@ -53,9 +53,9 @@ void vertical_scalar(const uint8_t *rows, int length, const int32_t *weights, in
 
 }  // namespace
 
-Taps make_taps(int in_size, int out_size, int from, int count, clip_edge_interpolation interpolation) {
+Taps make_taps(int in_size, double span, int out_size, int from, int count, clip_edge_interpolation interpolation) {
   const bool bicubic = interpolation == CLIP_EDGE_BICUBIC;
-  const double scale = static_cast<double>(in_size) / out_size;
+  const double scale = span / out_size;
   const double stretch = std::max(scale, 1.0);  // the filter grows when the picture shrinks: antialiasing
   const double support = (bicubic ? 2.0 : 1.0) * stretch;
   Taps taps;

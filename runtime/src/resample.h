@@ -19,7 +19,8 @@ struct Taps {
   const int32_t *at(int i) const { return weights.data() + static_cast<size_t>(i) * longest; }
 };
 
-Taps make_taps(int in_size, int out_size, int from, int count, clip_edge_interpolation interpolation);
+// `span` is what `out_size` stands for, in input positions: in_size, or a fraction less where the input was rounded up.
+Taps make_taps(int in_size, double span, int out_size, int from, int count, clip_edge_interpolation interpolation);
 
 // One row of RGB pixels -> taps.first.size() RGB pixels. `row` is readable for kRowPadding bytes after its end.
 using HorizontalPass = void (*)(const uint8_t *row, const Taps &taps, uint8_t *out);
