@@ -317,6 +317,44 @@ CLIP_EDGE_API void clip_edge_prompts_free(clip_edge_prompts *prompts); /* NULL d
 CLIP_EDGE_API clip_edge_status clip_edge_classify(clip_edge_session *session, const clip_edge_prompts *prompts,
                                                   const clip_edge_image *image, float *out, size_t out_floats);
 
+/* --- stored embeddings --------------------------------------------------------------------------------- */
+
+/* A file of embeddings with a label for each, made by `clip-edge index` or `clip-edge-cli index`. It is mapped, not
+ * read: memory is used for what is searched, and given back when others need it. The file must not change while it is
+ * open. Never changes once made: threads may share it. */
+typedef struct clip_edge_index clip_edge_index;
+
+/* `embedding_space`: the model's (in clip_edge_model_info); a file with another one is refused. NULL: not compared. */
+CLIP_EDGE_API clip_edge_status clip_edge_index_open(const char *path, const char *embedding_space,
+                                                    clip_edge_index **index);
+CLIP_EDGE_API void clip_edge_index_free(clip_edge_index *index); /* NULL does nothing */
+
+typedef struct clip_edge_index_info {
+  uint32_t struct_size;
+  int32_t dim; /* floats in a query */
+  uint64_t count;
+  const char *embedding_space; /* lives as long as the index, as `type` does */
+  const char *type;            /* how the file stores its rows: "float32", "float16" or "int8" */
+} clip_edge_index_info;
+
+CLIP_EDGE_API clip_edge_status clip_edge_index_get_info(const clip_edge_index *index, clip_edge_index_info *info,
+                                                        size_t struct_size);
+/* `bytes` bytes of UTF-8 inside of the file, without a zero byte at the end; they live as long as the index. */
+CLIP_EDGE_API clip_edge_status clip_edge_index_get_label(const clip_edge_index *index, uint64_t row, const char **utf8,
+                                                         size_t *bytes);
+
+typedef struct clip_edge_hit {
+  uint64_t row;
+  float score; /* the dot product, which is the cosine where embeddings are unit vectors */
+} clip_edge_hit;
+
+/* The `top` rows with the greatest dot product for each query, exactly, the greatest first, equal ones in row order.
+ * `found` becomes the hits of each query (`top`, or all rows where they are fewer); the hits of the first query come
+ * first. `threads`: that share the rows; 0 and 1: the caller's alone. */
+CLIP_EDGE_API clip_edge_status clip_edge_index_search(const clip_edge_index *index, const float *queries,
+                                                      size_t query_count, size_t top, int32_t threads,
+                                                      clip_edge_hit *hits, size_t capacity, size_t *found);
+
 #ifdef __cplusplus
 }
 #endif

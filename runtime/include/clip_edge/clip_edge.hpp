@@ -166,6 +166,45 @@ class Session {
   std::unique_ptr<clip_edge_session, Free> handle_;
 };
 
+// Stored embeddings. Copies name the same file.
+class Index {
+ public:
+  // Refused where its vectors are not of the model's space.
+  Index(const std::string &path, const Model &model) {
+    clip_edge_index *index = nullptr;
+    check(clip_edge_index_open(path.c_str(), model.info().embedding_space, &index));
+    handle_.reset(index, clip_edge_index_free);
+  }
+  const clip_edge_index *get() const { return handle_.get(); }
+
+  clip_edge_index_info info() const {
+    clip_edge_index_info result;
+    check(clip_edge_index_get_info(get(), &result, sizeof(result)));
+    return result;
+  }
+
+  std::string label(uint64_t row) const {
+    const char *text = nullptr;
+    size_t bytes = 0;
+    check(clip_edge_index_get_label(get(), row, &text, &bytes));
+    return std::string(text, bytes);
+  }
+
+  // The best rows for one query of `dim` floats.
+  std::vector<clip_edge_hit> search(const std::vector<float> &query, size_t top, int threads = 1) const {
+    const clip_edge_index_info known = info();
+    if (query.size() != static_cast<size_t>(known.dim))
+      throw Error(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "a query must have as many floats as the index's rows");
+    std::vector<clip_edge_hit> hits(top < known.count ? top : static_cast<size_t>(known.count));
+    size_t found = 0;
+    check(clip_edge_index_search(get(), query.data(), 1, top, threads, hits.data(), hits.size(), &found));
+    return hits;
+  }
+
+ private:
+  std::shared_ptr<clip_edge_index> handle_;
+};
+
 }  // namespace clip_edge
 
 #endif
