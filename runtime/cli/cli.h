@@ -18,9 +18,9 @@ struct Failure {
 };
 
 struct Options {
-  std::string verb, bundle, precision, onnxruntime, json;
+  std::string verb, bundle, precision, onnxruntime, json, index, out;
   std::vector<std::string> images, texts, labels, templates;
-  int threads = 0;
+  int threads = 0, top = 5;
   double budget_s = 5;
   bool help = false, version = false;
 };
@@ -51,7 +51,12 @@ Outcome run_info(const Options &options);
 Outcome run_verify(const Options &options);
 Outcome run_embed(const Options &options);
 Outcome run_classify(const Options &options);
+Outcome run_index(const Options &options);
+Outcome run_search(const Options &options);
 Outcome run_bench(const Options &options);
+
+// Written beside its place and renamed: there is never half a file. Throws Failure.
+void write_file(const std::string &path, const std::string &text);
 
 // printf into a string.
 std::string format(const char *pattern, ...) __attribute__((format(printf, 1, 2)));

@@ -21,6 +21,8 @@ Outcome run(const Options &options) {
   if (options.verb == "verify") return run_verify(options);
   if (options.verb == "embed") return run_embed(options);
   if (options.verb == "classify") return run_classify(options);
+  if (options.verb == "index") return run_index(options);
+  if (options.verb == "search") return run_search(options);
   return run_bench(options);
 }
 
@@ -34,8 +36,9 @@ void print(const std::string &text) {
     cannot_write("stdout");
 }
 
-// Written beside its place and renamed: there is never half a file.
-void write_file(const std::string &path, const std::string &text) {
+}  // namespace
+
+void clip_edge::cli::write_file(const std::string &path, const std::string &text) {
   const std::string partial = path + ".partial-" + std::to_string(getpid());
   FILE *file = std::fopen(partial.c_str(), "wb");
   if (file == nullptr) cannot_write(path);
@@ -45,6 +48,8 @@ void write_file(const std::string &path, const std::string &text) {
     cannot_write(path);
   }
 }
+
+namespace {
 
 void deliver(const Options &options, const Outcome &outcome) {
   const std::string data = outcome.data.text() + "\n";

@@ -17,6 +17,8 @@ constexpr Verb kVerbs[] = {
     {"verify", "does it still give its reference embeddings, on this machine?", "BUNDLE"},
     {"embed", "the vectors of pictures and sentences", "BUNDLE --image F... --text T..."},
     {"classify", "how much a picture is of each label", "BUNDLE --image F... --label L..."},
+    {"index", "store the vectors of pictures and sentences in a file to search in", "BUNDLE --image F... --out FILE"},
+    {"search", "the stored vectors nearest to a sentence or picture", "INDEX BUNDLE --text T..."},
     {"bench", "latency of both towers, one picture or sentence at a time", "BUNDLE"},
 };
 
@@ -25,18 +27,20 @@ struct Option {
 };
 
 constexpr Option kOptions[] = {
-    {"--image", "F...", "embed classify bench",
+    {"--image", "F...", "embed classify index search bench",
      "pictures: binary PPM (P6) or PAM (P7) files; other formats are not read"},
-    {"--text", "T...", "embed bench", "sentences"},
+    {"--text", "T...", "embed index search bench", "sentences"},
     {"--label", "L...", "classify", "what the picture may show"},
     {"--template", "T...", "classify", "sentences with {} for the label (default: a photo of {})"},
+    {"--out", "FILE", "index", "the file to write"},
+    {"--top", "N", "search", "the nearest so many (default: 5)"},
     {"--budget", "S", "bench", "measure each tower for about this many seconds (default: 5)"},
-    {"--precision", "P", "verify embed classify bench",
+    {"--precision", "P", "verify embed classify index search bench",
      "such as fp32 or int8 (default: the bundle's first; verify: all)"},
-    {"--threads", "N", "verify embed classify bench", "of the engine (default: it decides)"},
-    {"--onnxruntime", "FILE", "verify embed classify bench",
+    {"--threads", "N", "verify embed classify index search bench", "of the engine (default: it decides)"},
+    {"--onnxruntime", "FILE", "verify embed classify index search bench",
      "libonnxruntime (default: $ONNXRUNTIME_LIBRARY, then the system's)"},
-    {"--json", "FILE", "info verify embed classify bench",
+    {"--json", "FILE", "info verify embed classify index search bench",
      "write one JSON object; -: to stdout, and nothing else there"},
 };
 
@@ -58,6 +62,12 @@ double number(const std::string &name, const std::string &text, double least, do
   return value;
 }
 
+int whole(const std::string &name, const std::string &text, int greatest, const Options &options) {
+  const double value = number(name, text, 1, greatest, options);
+  if (value != static_cast<int>(value)) refuse(name + " must be whole; found `" + text + "`", options.verb);
+  return static_cast<int>(value);
+}
+
 void set(Options &options, const std::string &name, const std::string &value) {
   if (name == "--image")
     options.images.push_back(value);
@@ -73,13 +83,14 @@ void set(Options &options, const std::string &name, const std::string &value) {
     options.onnxruntime = value;
   else if (name == "--json")
     options.json = value;
+  else if (name == "--out")
+    options.out = value;
   else if (name == "--budget")
     options.budget_s = number(name, value, 0.1, 3600, options);
-  else if (name == "--threads") {
-    const double threads = number(name, value, 1, 1024, options);
-    if (threads != static_cast<int>(threads)) refuse("--threads must be whole; found `" + value + "`", options.verb);
-    options.threads = static_cast<int>(threads);
-  }
+  else if (name == "--threads")
+    options.threads = whole(name, value, 1024, options);
+  else if (name == "--top")
+    options.top = whole(name, value, 1000000, options);
 }
 
 const Option &find_option(const std::string &name, const std::string &verb) {
@@ -112,9 +123,14 @@ void check_verb(const Options &options) {
 }
 
 void check_complete(const Options &options) {
+  if (options.verb == "search" && options.index.empty())
+    refuse("an INDEX is missing: a file made by `clip-edge-cli index`", options.verb);
   if (options.bundle.empty()) refuse("a BUNDLE is missing: a folder made by `clip-edge export`", options.verb);
-  if (options.verb == "embed" && options.images.empty() && options.texts.empty())
-    refuse("nothing to embed: --image or --text is missing", options.verb);
+  if (has_word("embed index search", options.verb) && options.images.empty() && options.texts.empty())
+    refuse(std::string("nothing to ") + (options.verb == "search" ? "search for" : "embed") +
+               ": --image or --text is missing",
+           options.verb);
+  if (options.verb == "index" && options.out.empty()) refuse("--out is missing", options.verb);
   if (options.verb == "classify" && options.images.empty()) refuse("--image is missing", options.verb);
   if (options.verb == "classify" && options.labels.empty()) refuse("--label is missing", options.verb);
 }
@@ -134,6 +150,8 @@ void parse(int argc, char **argv, Options &options) {
   for (size_t at = 1; at < words.size();) {
     if (is_option(words[at])) {
       at = take_option(words, at, options);
+    } else if (options.verb == "search" && options.index.empty()) {
+      options.index = words[at++];
     } else {
       if (!options.bundle.empty()) refuse("one BUNDLE expected; found another: `" + words[at] + "`", options.verb);
       options.bundle = words[at++];
