@@ -43,6 +43,8 @@ VERBS: dict[str, str] = {  # name -> one line of help; the module is clip_edge.c
     "export": "turn a student into a verified bundle",
     "verify": "prove that a bundle still gives its reference embeddings here",
     "run": "score your pictures against your sentences",
+    "index": "store the vectors of your pictures or sentences in a file to search in",
+    "search": "find the stored vectors nearest to your sentences or pictures",
     "bench": "measure latency, throughput and memory of bundles",
     "inspect": "say what a data set, student, bundle or report is",
     "list": "list recipes, students, targets, backends",

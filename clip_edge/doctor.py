@@ -60,6 +60,8 @@ PACKAGES = (
 VERBS: dict[str, tuple[str, ...]] = {
     "run": (),
     "verify": (),
+    "index": (),
+    "search": (),
     "inspect": (),
     "list": (),
     "bench": (),
