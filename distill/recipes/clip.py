@@ -65,50 +65,32 @@ def run(
     """
     from torch.nn import functional as F
 
-    from clip_edge.distill import batches, distributed, features, loop, optim, precision, run_folder, setup, state
+    from clip_edge.distill import batches, distributed, features, setup
     from clip_edge.distill.data.loader import make_batches
-    from clip_edge.distill.data.readers import open_dataset
     from clip_edge.distill.losses import contrastive
-    from clip_edge.distill.models.spec import load_spec
+    from clip_edge.distill.run import open_run
 
     # What is there to train on, and what is to be trained?
-    spec = load_spec(student)
-    preprocess = spec.image.preprocess()
-    if config.loss == "sigmoid" and spec.logit_bias_init is None:
-        raise ConfigError(f"`loss = sigmoid` needs a student with `logit_bias_init`; {spec.name} has none")
-    train_set = open_dataset(data, "train")
-    setup.check_data(train_set, config.batch_size, config.langs)
-    val_set = setup.open_validation(data, config.evaluation.split)
-    with distributed.join(config.device) as here:
-        talk = console if here.is_main else SILENT
-        if here.is_main:
-            run_folder.begin(out, config, run_folder.identify("clip", spec, train_set), resume=resume, console=talk)
-        distributed.barrier()
-        if (out / "student").is_dir():
-            talk.say(f"this run is complete: {out / 'student'}")
-            return out / "student"
+    with open_run(config, data=data, student=student, out=out, console=console) as run:
+        here, train_set = run.here, run.train_set
+        if config.loss == "sigmoid" and run.spec.logit_bias_init is None:
+            raise ConfigError(f"`loss = sigmoid` needs a student with `logit_bias_init`; {run.spec.name} has none")
+        if not run.begin("clip", resume=resume):
+            return run.student_folder
 
         # The student, where it starts, and what of it is trained.
-        kind = precision.choose(config.precision, here.device)
-        built = setup.build(spec, train_set, langs=config.langs, seed=config.seed, here=here, folder=out, console=talk)
+        built = run.build()
         model, tokenizer = built.student, built.tokenizer
         setup.set_trained(model, freeze_image=config.freeze_image)
-        training = state.TrainingState(
-            model,
-            optim.build_optimizer(model, config.optimizer),
-            kind.scaler(),
-            ema=optim.ema_copy(model) if config.keep.weights == "ema" else None,
-        )
-        if state.restore_newest(training, out, console=talk):
-            talk.say(f"resumed after step {training.step}")
+        training = run.start(model)
 
         # Batches: pictures, or the features of a frozen trunk when nothing about a picture ever changes.
         on_features = config.freeze_image and config.augment == AugmentSpec()
-        told = batches.tell_problems(talk)
+        told = batches.tell_problems(run.console)
         stream: Iterator[Batch | FeatureBatch]
         if on_features:
             known = features.trunk_features(
-                model, train_set, preprocess, out / "cache", here=here, on_problem=told, console=talk
+                model, train_set, built.preprocess, out / "cache", here=here, on_problem=told, console=run.console
             )
             stream = features.feature_batches(
                 known,
@@ -123,7 +105,7 @@ def run(
         else:
             stream = make_batches(
                 train_set,
-                spec=preprocess,
+                spec=built.preprocess,
                 tokenizer=tokenizer,
                 batch_size=config.batch_size,
                 seed=config.seed,
@@ -138,7 +120,7 @@ def run(
 
         # One step: embed this process's pairs, compare them with everybody's.
         def embed(batch: Batch | FeatureBatch) -> tuple[Tensor, Tensor]:
-            with kind.autocast():
+            with run.precision.autocast():
                 if isinstance(batch, features.FeatureBatch):
                     image = model.project_image(batch.features)  # (b, F) -> (b, D)
                 else:
@@ -153,21 +135,5 @@ def run(
             scale, rows = model.logit_scale.exp(), here.share(config.batch_size)
             return objective(pictures, sentences, scale, model.logit_bias, rows=rows)
 
-        stream = batches.on_device(stream, here.device, spec.text, tokenizer.spec.eos_id)
-        loop.train(
-            training,
-            stream,
-            embed,
-            loss,
-            config,
-            run=out,
-            here=here,
-            evaluate=setup.validate(built, val_set, config.langs, config.evaluation.limit),
-            console=talk,
-        )
-        if here.is_main:
-            setup.save(
-                training, built, config.keep, out, recipe="clip", config=config, data=train_set, examples=val_set
-            )
-        distributed.barrier()
-    return out / "student"
+        run.train(training, built, stream, embed, loss)
+        return run.finish("clip", training, built)

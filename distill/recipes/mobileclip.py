@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 
 from clip_edge.console import SILENT, Console
 from clip_edge.distill.data.augment import AugmentSpec
-from clip_edge.distill.data.samples import UNKNOWN_LANGUAGE
 from clip_edge.distill.settings import (
     EvaluationSettings,
     KeepSettings,
@@ -27,9 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clip_edge.distill.data.samples import DataSet
-    from clip_edge.distill.models.spec import Licence
     from clip_edge.distill.reinforce.batches import ReinforcedBatch, Source
-    from clip_edge.distill.teacher import TeacherInfo
 
 STRONG = AugmentSpec(crop_scale=(0.08, 1.0), randaugment_ops=2)  # what `clip-edge reinforce` draws, too
 WANTED = "make knowledge with `clip-edge reinforce DATA --teacher SPEC --out DIR` and give --set knowledge=DIR"
@@ -83,55 +80,38 @@ def run(
     """
     from torch.nn import functional as F
 
-    from clip_edge.distill import batches, distributed, loop, optim, precision, run_folder, setup, state
-    from clip_edge.distill.data.readers import open_dataset
+    from clip_edge.distill import batches, distributed, setup
     from clip_edge.distill.losses.reinforced import reinforced_loss
-    from clip_edge.distill.models.spec import load_spec
     from clip_edge.distill.reinforce.batches import make_reinforced_batches
+    from clip_edge.distill.reinforce.source import choose_scales, inherited_licences, taught_by
+    from clip_edge.distill.run import open_run
 
     # What is there to train on, what is to be trained, and who teaches?
-    spec = load_spec(student)
-    preprocess = spec.image.preprocess()
-    train_set = open_dataset(data, "train")
-    setup.check_data(train_set, config.batch_size, config.langs)
-    val_set = setup.open_validation(data, config.evaluation.split)
-    with distributed.join(config.device) as here:
-        talk = console if here.is_main else SILENT
-        source = _open_source(config, train_set, here.device, check_hashes=here.is_main)
-        scales, dims = _scales(config, source.teachers), [teacher.dim for teacher in source.teachers]
-        if here.is_main:
-            identity = run_folder.identify("mobileclip", spec, train_set, knowledge=source.id)
-            run_folder.begin(out, config, identity, resume=resume, console=talk)
-        distributed.barrier()
-        if (out / "student").is_dir():
-            talk.say(f"this run is complete: {out / 'student'}")
-            return out / "student"
+    with open_run(config, data=data, student=student, out=out, console=console) as run:
+        here = run.here
+        source = _open_source(config, run.train_set, here.device, check_hashes=here.is_main)
+        scales = choose_scales(config.teacher_scales, source.teachers)
+        dims = [teacher.dim for teacher in source.teachers]
+        if not run.begin("mobileclip", resume=resume, knowledge=source.id):
+            return run.student_folder
 
         # The student, and where it starts. What comes from research-only teachers is research-only.
-        kind = precision.choose(config.precision, here.device)
-        built = setup.build(spec, train_set, langs=config.langs, seed=config.seed, here=here, folder=out, console=talk)
-        model, tokenizer = built.student, built.tokenizer
-        model.licences.extend(_licences(source.teachers))
+        built = run.build()
+        model = built.student
+        model.licences.extend(inherited_licences(source.teachers))
         setup.set_trained(model, freeze_image=False)
-        training = state.TrainingState(
-            model,
-            optim.build_optimizer(model, config.optimizer),
-            kind.scaler(),
-            ema=optim.ema_copy(model) if config.keep.weights == "ema" else None,
-        )
-        if state.restore_newest(training, out, console=talk):
-            talk.say(f"resumed after step {training.step}")
+        training = run.start(model)
 
         # Batches: a picture in one of its augmentations, a caption of each kind, and what the teachers make of them.
         stream = make_reinforced_batches(
-            train_set,
+            run.train_set,
             source,
             kinds=config.captions,
-            spec=preprocess,
-            tokenizer=tokenizer,
+            spec=built.preprocess,
+            tokenizer=built.tokenizer,
             batch_size=config.batch_size,
             seed=config.seed,
-            on_problem=batches.tell_problems(talk),
+            on_problem=batches.tell_problems(run.console),
             rank=here.rank,
             world_size=here.world_size,
             start_step=training.step,
@@ -141,7 +121,7 @@ def run(
 
         # One step: each picture is embedded once and meets its captions; teachers' embeddings only pass through.
         def embed(batch: ReinforcedBatch) -> tuple[Tensor, ...]:
-            with kind.autocast():
+            with run.precision.autocast():
                 image = model.encode_image(batch.images)  # (b, 3, S, S) -> (b, D)
                 text = batches.encode_texts(model, batch.tokens.flatten(0, 1))  # (b, T, L) -> (b T, D)
             texts = text.float().view(*batch.tokens.shape[:2], -1)  # (b T, D) -> (b, T, D)
@@ -163,38 +143,14 @@ def run(
                 rows=here.share(config.batch_size),
             )
 
-        loop.train(
-            training,
-            batches.on_device(stream, here.device, spec.text, tokenizer.spec.eos_id),
-            embed,
-            loss,
-            config,
-            run=out,
-            here=here,
-            evaluate=setup.validate(built, val_set, config.langs, config.evaluation.limit),
-            console=talk,
-        )
-        if here.is_main:
-            setup.save(
-                training,
-                built,
-                config.keep,
-                out,
-                recipe="mobileclip",
-                config=config,
-                data=train_set,
-                examples=val_set,
-                provenance=_taught_by(source, scales),
-            )
-        distributed.barrier()
-    return out / "student"
+        run.train(training, built, stream, embed, loss)
+        return run.finish("mobileclip", training, built, provenance=taught_by(source, scales))
 
 
 def _open_source(config: Config, dataset: DataSet, device: torch.device, *, check_hashes: bool) -> Source:
     """Stored knowledge, or teachers that are asked at every step."""
-    from clip_edge.distill.reinforce.batches import Stored
     from clip_edge.distill.reinforce.online import Online
-    from clip_edge.distill.reinforce.reader import open_reinforced
+    from clip_edge.distill.reinforce.source import open_stored
     from clip_edge.distill.teacher import load_teacher
 
     if config.knowledge and config.teachers:
@@ -220,57 +176,11 @@ def _open_source(config: Config, dataset: DataSet, device: torch.device, *, chec
             "`augment` is set, but stored knowledge brings its own augmentations",
             hint="leave the table [augment] away, or make knowledge with other augmentations",
         )
-    knowledge = open_reinforced(
+    return open_stored(
         dataset,
         Path(config.knowledge),
+        kinds=config.captions,
+        langs=config.langs,
         check_hashes=check_hashes,
         allow_other_versions=config.allow_other_versions,
     )
-    job = knowledge.manifest.job
-    if "synthetic" in config.captions and not job.captions:
-        raise ConfigError(
-            "`captions` asks for synthetic ones, and the stored knowledge has none",
-            where=knowledge.folder,
-            hint="train on the true ones, --set 'captions=[\"true\"]', or make knowledge with --captions 2",
-        )
-    unknown = [lang for lang in config.langs if lang not in job.languages]
-    if unknown and UNKNOWN_LANGUAGE not in job.languages:
-        raise ConfigError(
-            f"`langs` asks for {', '.join(unknown)}; the stored knowledge is about {', '.join(job.languages)}",
-            where=knowledge.folder,
-            hint="choose among these, or make knowledge with --langs",
-        )
-    return Stored(knowledge)
-
-
-def _scales(config: Config, teachers: tuple[TeacherInfo, ...]) -> tuple[float, ...]:
-    """The teachers' logit scales: those of the configuration, or else their own."""
-    if not config.teacher_scales:
-        return tuple(teacher.logit_scale for teacher in teachers)
-    if len(config.teacher_scales) != len(teachers):
-        raise ConfigError(
-            f"`teacher_scales` has {len(config.teacher_scales)} values for {len(teachers)} teachers: "
-            + ", ".join(teacher.name for teacher in teachers),
-            hint="give one for each, in this order, or none to take the teachers' own",
-        )
-    return config.teacher_scales
-
-
-def _licences(teachers: tuple[TeacherInfo, ...]) -> list[Licence]:
-    """What the student inherits from the weights that taught it."""
-    from clip_edge.distill.models.spec import Licence
-
-    return [
-        Licence(f"distilled from {teacher.name}", teacher.licence or "unknown", teacher.research_only)
-        for teacher in teachers
-        if teacher.licence or teacher.research_only
-    ]
-
-
-def _taught_by(source: Source, scales: tuple[float, ...]) -> dict[str, object]:
-    """Who taught, for model.json."""
-    teachers = [
-        {"name": teacher.name, "weights_sha256": teacher.weights_sha256, "scale": scale}
-        for teacher, scale in zip(source.teachers, scales, strict=True)
-    ]
-    return {"teachers": teachers, "knowledge_sha256": source.id}
