@@ -196,6 +196,17 @@ clip_edge_status clip_edge_model_check(const clip_edge_model *model) {
   });
 }
 
+clip_edge_status clip_edge_model_load(clip_edge_model *model, uint32_t parts) {
+  return guard([&] {
+    need(model, "model");
+    if (parts > (CLIP_EDGE_LOAD_IMAGE | CLIP_EDGE_LOAD_TEXT | CLIP_EDGE_LOAD_TOKENIZER))
+      fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "`parts` names something unknown: %u", static_cast<unsigned>(parts));
+    if (parts & CLIP_EDGE_LOAD_IMAGE) model->image_tower();
+    if (parts & CLIP_EDGE_LOAD_TEXT) model->text_tower();
+    if (parts & CLIP_EDGE_LOAD_TOKENIZER) model->tokenizer();
+  });
+}
+
 clip_edge_status clip_edge_model_get_info(const clip_edge_model *model, clip_edge_model_info *info,
                                           size_t struct_size) {
   return guard([&] {

@@ -239,6 +239,12 @@ CLIP_EDGE_API clip_edge_status clip_edge_model_get_info(const clip_edge_model *m
 /* Compares the size and hash of every file of the bundle with its manifest. */
 CLIP_EDGE_API clip_edge_status clip_edge_model_check(const clip_edge_model *model);
 
+/* What a model opens when it is first needed; a sum of these can be opened before. */
+enum { CLIP_EDGE_LOAD_IMAGE = 1, CLIP_EDGE_LOAD_TEXT = 2, CLIP_EDGE_LOAD_TOKENIZER = 4 };
+
+/* Opens these parts now, so that the first call is as quick as the others. */
+CLIP_EDGE_API clip_edge_status clip_edge_model_load(clip_edge_model *model, uint32_t parts);
+
 /* One tower against the reference embeddings of the bundle. */
 typedef struct clip_edge_tower_check {
   int32_t cases;                          /* pictures or sentences */
