@@ -1,0 +1,195 @@
+"""An ONNX graph that can be asked and edited: who makes a value, who uses it, which layers hold weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+Kind = Literal["convolution", "depthwise", "linear", "embedding"]
+_GENERATED = re.compile(r"(val_\d+|node_|n\d)")  # names that torch's exporter makes up
+
+
+class Graph:
+    """A copy of a model. Edit `nodes` and constants, then `finish`."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(model)
+        self.nodes: list[onnx.NodeProto] = list(self.model.graph.node)
+        self.constants = {tensor.name: tensor for tensor in self.model.graph.initializer}
+        for index, node in enumerate(self.nodes):
+            node.name = node.name or f"node_{index}"
+
+    @property
+    def input(self) -> str:
+        """The name of the one input."""
+        return str(self.model.graph.input[0].name)
+
+    @property
+    def output(self) -> str:
+        """The name of the one output."""
+        return str(self.model.graph.output[0].name)
+
+    def makers(self) -> dict[str, onnx.NodeProto]:
+        """Value -> the node that makes it."""
+        return {value: node for node in self.nodes for value in node.output if value}
+
+    def users(self) -> dict[str, list[onnx.NodeProto]]:
+        """Value -> the nodes that use it, in order, each once."""
+        found: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.nodes:
+            for value in dict.fromkeys(name for name in node.input if name):
+                found.setdefault(value, []).append(node)
+        return found
+
+    def array(self, name: str) -> np.ndarray:
+        """The value of a constant."""
+        array: np.ndarray = numpy_helper.to_array(self.constants[name])
+        return array
+
+    def add_constant(self, name: str, array: np.ndarray) -> str:
+        """Store an array under `name`, or find that the same is there; gives the name."""
+        tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self.add_tensor(tensor)
+        return name
+
+    def add_tensor(self, tensor: onnx.TensorProto) -> None:
+        """Store a constant of a type that NumPy has not."""
+        known = self.constants.get(tensor.name)
+        if known is not None and known.SerializeToString(deterministic=True) != tensor.SerializeToString(
+            deterministic=True
+        ):
+            raise ValueError(f"two different constants are called `{tensor.name}`")
+        self.constants[tensor.name] = tensor
+
+    def add(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """Append a node; `finish` puts it where it belongs. Gives the output's name."""
+        self.nodes.append(onnx.helper.make_node(op, list(inputs), [output], name=f"{output}_{op}", **attributes))
+        return output
+
+    def replace_uses(self, value: str, by: str, nodes: Iterable[onnx.NodeProto]) -> None:
+        """Let `nodes` read `by` instead of `value`."""
+        for node in nodes:
+            for index, name in enumerate(node.input):
+                if name == value:
+                    node.input[index] = by
+
+    def finish(self, opset: int | None = None) -> onnx.ModelProto:
+        """The edited model: nodes sorted, stable among those that could swap; constants that nobody reads left out."""
+        ordered = self._sorted()
+        used = {name for node in ordered for name in node.input}
+        constants = [tensor for name, tensor in self.constants.items() if name in used]
+        graph = onnx.GraphProto(name=self.model.graph.name)
+        graph.input.extend(self.model.graph.input)
+        graph.output.extend(self.model.graph.output)
+        graph.node.extend(ordered)
+        graph.initializer.extend(constants)
+        finished = onnx.ModelProto()
+        finished.CopyFrom(onnx.helper.make_model(graph, opset_imports=list(self.model.opset_import)))
+        finished.ir_version = self.model.ir_version
+        finished.producer_name, finished.producer_version = self.model.producer_name, self.model.producer_version
+        if opset is not None:
+            finished.opset_import[0].version = opset
+        return finished
+
+    def _sorted(self) -> list[onnx.NodeProto]:
+        """Depth first from the output, inputs in order: nodes that lead nowhere are dropped on the way."""
+        makers = self.makers()
+        done: set[str] = set()
+        ordered: list[onnx.NodeProto] = []
+        stack: list[tuple[onnx.NodeProto, bool]] = [(makers[self.output], False)]
+        while stack:
+            node, visited = stack.pop()
+            if visited:
+                ordered.append(node)
+                continue
+            if node.output[0] in done:
+                continue
+            done.add(node.output[0])
+            stack.append((node, True))
+            stack += [(makers[name], False) for name in reversed(node.input) if name in makers]
+        return ordered
+
+
+@dataclass(frozen=True)
+class WeightLayer:
+    """A node with a constant weight. `axis` of the weight counts output channels (rows, for an embedding table)."""
+
+    name: str
+    node: str
+    op: str
+    kind: Kind
+    input: str
+    weight: str
+    bias: str | None
+    output: str
+    axis: int
+
+
+def weight_layers(graph: Graph) -> list[WeightLayer]:
+    """Every convolution, matrix product and embedding table of the graph, in order."""
+    users = graph.users()
+    found = [layer for node in graph.nodes if (layer := _layer(graph, node, users)) is not None]
+    names: dict[str, int] = {}
+    for layer in found:
+        names[layer.name] = names.get(layer.name, 0) + 1
+    return [layer if names[layer.name] == 1 else _renamed(layer) for layer in found]
+
+
+def _renamed(layer: WeightLayer) -> WeightLayer:
+    """Layers that share a weight are told apart by their nodes."""
+    return replace(layer, name=f"{layer.name} ({layer.node})")
+
+
+def _layer(graph: Graph, node: onnx.NodeProto, users: dict[str, list[onnx.NodeProto]]) -> WeightLayer | None:
+    place = {"Conv": 1, "Gemm": 1, "MatMul": 1, "Gather": 0}.get(node.op_type)
+    if place is None or node.input[place] not in graph.constants:
+        return None
+    weight = graph.constants[node.input[place]]
+    if weight.data_type != onnx.TensorProto.FLOAT or len(weight.dims) < 2:
+        return None
+    attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    kind: Kind = "linear"
+    axis = 1
+    if node.op_type == "Conv":
+        kind = "depthwise" if weight.dims[1] == 1 and attributes.get("group", 1) > 1 else "convolution"
+        axis = 0
+    elif node.op_type == "Gather":
+        if attributes.get("axis", 0) != 0 or len(weight.dims) != 2:
+            return None
+        kind, axis = "embedding", 0
+    elif len(weight.dims) != 2 or attributes.get("transA", 0):
+        return None
+    elif attributes.get("transB", 0):
+        axis = 0
+    bias = node.input[2] if len(node.input) > 2 and node.input[2] in graph.constants else None
+    if len(node.input) > 2 and node.input[2] and bias is None:
+        return None  # a bias that is computed
+    return WeightLayer(
+        name=_name(graph, node, weight.name, users),
+        node=node.name,
+        op=node.op_type,
+        kind=kind,
+        input=node.input[1 - place],
+        weight=weight.name,
+        bias=bias,
+        output=node.output[0],
+        axis=axis,
+    )
+
+
+def _name(graph: Graph, node: onnx.NodeProto, weight: str, users: dict[str, list[onnx.NodeProto]]) -> str:
+    """The module's name: that of its weight, or of the bias added next where the weight was transposed."""
+    if not _GENERATED.match(weight):
+        return weight.removesuffix(".weight")
+    following = users.get(node.output[0], [])
+    for name in (name for user in following if user.op_type == "Add" for name in user.input):
+        if name in graph.constants and not _GENERATED.match(name):
+            return str(name.removesuffix(".bias"))
+    return str(node.name)

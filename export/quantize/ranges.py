@@ -1,0 +1,113 @@
+"""What values an activation takes on the user's data, and the range in which 8 bits hold them best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from clip_edge.console import SILENT, Console
+from clip_edge.errors import ExportError
+
+ROWS = 4  # at once: all activations of a layer are held together
+SAMPLED = 2048  # values kept of each row and activation, evenly spaced; the extremes are kept exactly
+SHRINK = np.linspace(1.0, 0.3, 36)  # ranges tried, as shares of the widest
+
+Method = Literal["max", "mse", "percentile"]
+
+
+@dataclass(frozen=True)
+class Values:
+    """What an activation held: its extremes and a sample of its values."""
+
+    low: float
+    high: float
+    sample: np.ndarray
+
+
+Range = tuple[float, float]
+
+
+def observe(
+    model: onnx.ModelProto, names: Sequence[str], rows: np.ndarray, *, console: Console = SILENT
+) -> dict[str, Values]:
+    """Run the fp32 graph on `rows` and look at the activations `names`.
+
+    Raises:
+        ExportError: an activation is NaN or infinite.
+    """
+    session = _session(model, names)
+    seen: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    low, high = dict.fromkeys(names, np.inf), dict.fromkeys(names, -np.inf)
+    (source,) = (item.name for item in session.get_inputs())
+    with console.progress("measuring ranges", total=len(rows), unit="rows") as meter:
+        for start in range(0, len(rows), ROWS):
+            part = rows[start : start + ROWS]
+            for name, value in zip(names, session.run(list(names), {source: part}), strict=True):
+                low[name] = min(low[name], float(value.min()))
+                high[name] = max(high[name], float(value.max()))
+                flat = value.reshape(-1)
+                seen[name].append(flat[:: max(1, flat.size // (SAMPLED * len(part)))].copy())
+            meter.advance(len(part))
+    for name in names:
+        if not np.isfinite([low[name], high[name]]).all():
+            raise ExportError(
+                f"the activation `{name}` is NaN or infinite in fp32",
+                hint="a model that already overflows cannot be quantised; run `clip-edge eval` on it first",
+            )
+    return {name: Values(low[name], high[name], np.concatenate(seen[name])) for name in names}
+
+
+def choose_range(values: Values, method: Method, levels: int = 255, *, symmetric: bool = False) -> Range:
+    """The range to spread `levels` steps over; it holds 0, so that padding and ReLU stay exact.
+
+    `max` clips nothing; `percentile` clips one value in ten thousand on each side; `mse` takes the share of the
+    widest range with the least squared error of rounding and clipping together (as Nagel et al. 2021, section 3.1).
+    """
+    low, high = min(0.0, values.low), max(0.0, values.high)
+    if symmetric:
+        high = max(-low, high)
+        low = -high
+    if method == "percentile":
+        shares = (1.0 - 1e-4, 1e-4)
+        cut_high, cut_low = (float(np.quantile(values.sample, share)) for share in shares)
+        edge = max(abs(cut_low), abs(cut_high))
+        return (
+            (-min(high, edge), min(high, edge))
+            if symmetric
+            else (max(low, min(0, cut_low)), min(high, max(0, cut_high)))
+        )
+    if method == "mse":
+        return _least_error(values.sample, low, high, levels)
+    return low, high
+
+
+def _least_error(sample: np.ndarray, low: float, high: float, levels: int) -> Range:
+    if high == low:
+        return low, high
+    best, best_error = (low, high), np.inf
+    for share in SHRINK:
+        step = (high - low) * share / levels
+        zero = np.round(-low * share / step)
+        rounded = (np.clip(np.round(sample / step) + zero, 0, levels) - zero) * step
+        error = float(np.square(rounded - sample, dtype=np.float64).sum())
+        if error < best_error:
+            best, best_error = (low * share, high * share), error
+    return best
+
+
+def _session(model: onnx.ModelProto, names: Sequence[str]) -> ort.InferenceSession:
+    """The graph with `names` as outputs. Basic optimisation keeps every value that is an output."""
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    del shown.graph.output[:]
+    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1  # sums in one order: the same ranges, and bytes, on every machine
+    options.enable_cpu_mem_arena = False
+    return ort.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
