@@ -152,14 +152,16 @@ def _sha256(*parts: bytes) -> str:
 
 
 def _load_student(path: str) -> Towers:
+    from clip_edge.distill.batches import encode_texts
     from clip_edge.distill.models.checkpoint import load_student
 
     loaded = load_student(Path(path))
     student = loaded.student
+    student.image.to(memory_format=torch.channels_last)  # half the time of a depthwise trunk on a CPU
     return Towers(
         model=student,
         image=student.encode_image,
-        text=lambda tokens: student.encode_text(tokens),
+        text=lambda tokens: encode_texts(student, tokens),  # without the padding
         tokenise=lambda texts: {"tokens": torch.from_numpy(loaded.tokenizer(texts))},
         preprocess=loaded.preprocess,
         architecture=as_dict(loaded.spec),

@@ -11,6 +11,7 @@ from clip_edge.console import Console
 from clip_edge.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from clip_edge.distill.reinforce.augment import ReplaySpec
     from clip_edge.distill.reinforce.engine import Options
 
 
@@ -35,6 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--langs", metavar="L,L", help="languages of true captions (default: all)")
     parser.add_argument("--dtype", choices=("bf16", "int8"), default="bf16", help="of embeddings (default: bf16)")
+    parser.add_argument(
+        "--crop-scale",
+        metavar="LOW,HIGH",
+        default="0.08,1",
+        help="share of a picture that a crop keeps; 1,1 crops nothing (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--randaugment", metavar="N", type=int, default=2, help="RandAugment operations per augmentation (default: 2)"
+    )
     parser.add_argument("--flip", metavar="P", type=float, default=0.0, help="probability of a flip (default: 0)")
     parser.add_argument("--seed", metavar="S", type=int, default=0)
     parser.add_argument("--batch-size", metavar="B", type=int, default=64, help="pictures per forward (default: 64)")
@@ -90,14 +100,11 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
 
 
 def _options(args: argparse.Namespace) -> Options:
-    from clip_edge.distill.reinforce.augment import ReplaySpec
     from clip_edge.distill.reinforce.engine import Options
 
     for name, least, most in (("augmentations", 1, 1000), ("captions", 0, 100), ("batch_size", 1, 65536)):
         if not least <= getattr(args, name) <= most:
             raise UsageError(f"--{name.replace('_', '-')} must lie in {least}..{most}; found {getattr(args, name)}")
-    if not 0 <= args.flip <= 1:
-        raise UsageError(f"--flip must lie in 0..1; found {args.flip}")
     return Options(
         data=args.data,
         teachers=tuple(args.teacher),
@@ -111,8 +118,21 @@ def _options(args: argparse.Namespace) -> Options:
         seed=args.seed,
         batch_size=args.batch_size,
         device=args.device,
-        replay=ReplaySpec(flip=args.flip),
+        replay=_replay(args),
     )
+
+
+def _replay(args: argparse.Namespace) -> ReplaySpec:
+    from clip_edge.distill.reinforce.augment import ReplaySpec
+
+    try:
+        low, high = (float(number) for number in args.crop_scale.split(","))
+    except ValueError as problem:
+        raise UsageError(f"expected --crop-scale LOW,HIGH, as in 0.08,1; found {args.crop_scale}") from problem
+    try:
+        return ReplaySpec(crop_scale=(low, high), ops=args.randaugment, flip=args.flip)
+    except ValueError as problem:
+        raise UsageError(f"no such augmentations: {problem}") from problem
 
 
 def _tell(data: dict[str, Any], console: Console) -> None:

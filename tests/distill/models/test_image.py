@@ -43,6 +43,21 @@ def test_unknown_tower_names_the_nearest() -> None:
     assert caught.value.hint.startswith("did you mean `mobilenetv4_conv_small`?")
 
 
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv4_conv_small", "resnet10t", "fastvit_t8"])
+def test_a_trunk_cut_after_some_levels(name: str) -> None:
+    whole = ImageTower(ImageSpec(f"timm:{name}", 64), 32)
+    cut = ImageTower(ImageSpec(f"timm:{name}", 64, levels=3), 32).eval()
+    assert sum(p.numel() for p in cut.parameters()) < sum(p.numel() for p in whole.parameters()) / 2
+    with torch.no_grad():
+        assert cut.trunk(torch.zeros(2, 3, 64, 64)).shape == (2, cut.feature_dim)
+
+
+def test_a_trunk_without_so_many_levels() -> None:
+    with pytest.raises(ConfigError, match="timm cannot cut `resnet10t` after 9 feature levels") as caught:
+        ImageTower(ImageSpec("timm:resnet10t", 64, levels=9), 32)
+    assert caught.value.where == "image.levels"
+
+
 def test_arguments_that_the_tower_does_not_take() -> None:
     with pytest.raises(ConfigError, match="timm cannot build `resnet10t` with these arguments") as caught:
         ImageTower(ImageSpec("timm:resnet10t", 64, args={"no_such_argument": 3}), 32)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 
 from clip_edge.distill.models.image import build_trunk
-from clip_edge.distill.models.layouts import efficientnet_lite0
+from clip_edge.distill.models.layouts import efficientnet_lite
 from clip_edge.distill.models.spec import ImageSpec, load_spec
 from clip_edge.distill.models.student import Student, build_student
 from clip_edge.distill.models.tokenizers import train_tokenizer
@@ -48,6 +50,19 @@ def test_efficientnet_lite0_is_the_network_in_the_package(lite0: Student) -> Non
         assert torch.equal(lite0.image_features(pixels), expected)
 
 
+def test_a_trunk_that_was_cut_computes_what_the_whole_one_computes_there(lite0: Student) -> None:
+    """Four levels of EfficientNet-Lite0 are its first five stages; the package's other weights are left behind."""
+    whole = load_spec("nano-lite0")
+    spec = replace(whole, image=replace(whole.image, levels=4))
+    cut = build_student(spec, train_tokenizer(["a"], spec.tokenizer.vocab_size, spec.text.context_length)).eval()
+    load_initial(cut)
+    pixels = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    trunk = cast(Any, lite0.image.trunk)
+    with torch.no_grad():
+        expected = trunk.blocks[:5](trunk.bn1(trunk.conv_stem(pixels))).mean((2, 3))
+        torch.testing.assert_close(cut.image_features(pixels), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_efficientnet_lite0_knows_a_photograph(lite0: Student) -> None:
     """Grace Hopper's portrait, which matplotlib carries, is ImageNet's class 652, military uniform."""
     from matplotlib.cbook import get_sample_data
@@ -63,7 +78,7 @@ def test_efficientnet_lite0_knows_a_photograph(lite0: Student) -> None:
 
 
 def test_efficientnet_lite0_leaves_no_name_behind() -> None:
-    renamed = efficientnet_lite0(read_state(package_file()))
+    renamed = efficientnet_lite(read_state(package_file()), "efficientnet-lite0")
     trunk = build_trunk(load_spec("nano-lite0").image).state_dict()
     assert {name: value.shape for name, value in renamed.items()} == {name: v.shape for name, v in trunk.items()}
 
@@ -164,7 +179,10 @@ def test_not_a_table_of_tensors(tmp_path: Path) -> None:
     [
         ("timn:x.pt", "expected weights as package:…, timm:…, open_clip:…, apple:…; found `timn:x.pt`"),
         ("x.pt", "expected weights as package:…, timm:…, open_clip:…, apple:…; found `x.pt`"),
-        ("package:resnet", "expected package:efficientnet-lite0; found package:resnet"),
+        (
+            "package:resnet",
+            "expected package:{efficientnet-lite0, efficientnet-lite1, efficientnet-lite2}; found package:resnet",
+        ),
         (
             "package:efficientnet-lite0",
             "package:efficientnet-lite0 fits the tower timm:tf_efficientnet_lite0; found timm:vit_tiny_patch16_224",
