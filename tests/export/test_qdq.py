@@ -140,8 +140,9 @@ def test_ranges_hold_zero_and_cut_outliers(
     low, high = choose_range(values, method, symmetric=symmetric)  # type: ignore[arg-type]
     assert low <= 0 <= high
     assert not symmetric or low == -high
-    reach = max(-low, high)
-    assert (reach == max(-values.low, values.high)) if method == "max" else (reach < max(-values.low, values.high))
+    reach, widest = max(-low, high), max(-values.low, values.high)
+    assert (reach < widest / 2) if method == "percentile" else (reach <= widest)
+    assert method != "max" or reach == widest
 
 
 def test_rows_are_rounded_to_the_nearest_step() -> None:
