@@ -13,13 +13,11 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
-from clip_edge.bundle import TOKENIZER, TOWERS, Bundle, Manifest, Tower
+from clip_edge.bundle import TOWERS, Bundle, Manifest, Tower
 from clip_edge.errors import BundleError, DataError, UsageError
-from clip_edge.files import MAX_JSON_BYTES
 from clip_edge.images import as_rgb, open_image
-from clip_edge.preprocess import Bytes, Floats, normalize, to_pixels
-from clip_edge.runtime.backends import DEFAULT, Options, Run, find_backend, open_tower
-from clip_edge.tokenizer import Tokenizer
+from clip_edge.preprocess import Bytes, Floats
+from clip_edge.runtime.backends import DEFAULT, Inputs, Options, Run, find_backend, open_inputs, open_tower
 
 Picture = str | Path | bytes | Image.Image | Bytes  # a path, a file's bytes, a Pillow picture, or (H, W, 3) uint8 RGB
 
@@ -59,19 +57,20 @@ def load(
     runs: dict[Tower, Run] = {}
     for tower in towers:
         runs[tower] = open_tower(backend, opened, opened.manifest.artifact(tower, targets, precision), options)
-    return Model(opened, runs)
+    return Model(opened, runs, open_inputs(backend, opened))
 
 
 class Model:
     """What `load` gives. Any number of threads may call any method at the same time."""
 
-    def __init__(self, bundle: Bundle, runs: dict[Tower, Run]) -> None:
+    def __init__(self, bundle: Bundle, runs: dict[Tower, Run], inputs: Inputs) -> None:
         self.bundle = bundle
         self._runs = runs
         self._last = threading.local()
         self._labels: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], Floats] = OrderedDict()
         self._labels_lock = threading.Lock()
-        self._tokenizer = load_tokenizer(bundle) if "text" in runs else None
+        self._values = inputs.values
+        self._tokens = inputs.tokens() if "text" in runs else None
 
     @property
     def manifest(self) -> Manifest:
@@ -105,25 +104,23 @@ class Model:
             run, spec = self._run("image"), self.manifest.image.preprocess
             rows: list[Floats] = [np.empty((0, self.manifest.embedding.dim), np.float32)]
             for start in range(0, len(images), batch_size):
-                batch = np.empty((len(images[start : start + batch_size]), spec.size, spec.size, 3), np.uint8)
+                batch = np.empty((len(images[start : start + batch_size]), 3, spec.size, spec.size), np.float32)
                 for i in range(len(batch)):
                     with _stage(timings, "decode"):
                         picture = _read(images[start + i], start + i)
                     with _stage(timings, "preprocess"):
-                        batch[i] = to_pixels(picture, spec)
-                with _stage(timings, "preprocess"):
-                    pixel_values = normalize(batch, spec)  # (B, S, S, 3) -> (B, 3, S, S)
+                        batch[i] = self._values(picture)
                 with _stage(timings, "encode"):
-                    rows.append(run(pixel_values))
+                    rows.append(run(batch))
             return _joined(rows)
 
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = BATCH) -> Floats:
         """M sentences -> (M, D) float32; unit rows when the manifest says `normalized`."""
         with self._timed("tokenise", "encode") as timings:
             run = self._run("text")
-            assert self._tokenizer is not None
+            assert self._tokens is not None
             with _stage(timings, "tokenise"):
-                ids = self._tokenizer(texts)
+                ids = self._tokens(texts)
             rows: list[Floats] = [np.empty((0, self.manifest.embedding.dim), np.float32)]
             with _stage(timings, "encode"):
                 rows += [run(ids[start : start + batch_size]) for start in range(0, len(ids), batch_size)]
@@ -174,12 +171,6 @@ class Model:
         timings = dict.fromkeys(stages, 0.0)
         yield timings
         self._last.timings = timings
-
-
-def load_tokenizer(bundle: Bundle) -> Tokenizer:
-    """The tokenizer of a bundle, its hash checked."""
-    spec = bundle.manifest.text.tokenizer
-    return Tokenizer.load(bundle.read(TOKENIZER, MAX_JSON_BYTES), spec)
 
 
 def _read(picture: Picture, index: int) -> Image.Image:

@@ -15,9 +15,8 @@ from clip_edge.console import SILENT, Console
 from clip_edge.errors import BundleError
 from clip_edge.golden import MAX_GOLDEN_BYTES, Golden, read_golden
 from clip_edge.numerics import TOLERANCES, cosine_rows
-from clip_edge.preprocess import Floats, normalize, to_pixels
-from clip_edge.runtime.backends import DEFAULT, Options, find_backend, open_tower
-from clip_edge.runtime.model import load_tokenizer
+from clip_edge.preprocess import Floats, normalize
+from clip_edge.runtime.backends import DEFAULT, Inputs, Options, find_backend, open_inputs, open_tower
 
 MAX_GREY = 1  # another build of Pillow may round a pixel the other way; a wrong filter is off by ten and more
 MAX_LENGTH_ERROR = 1e-3  # of a unit vector: fp16 rounds to 5e-4
@@ -79,9 +78,18 @@ class Verification:
 
 
 def verify(
-    path: Path, backend: str = DEFAULT, *, threads: int | None = None, console: Console = SILENT
+    path: Path,
+    backend: str = DEFAULT,
+    *,
+    threads: int | None = None,
+    device: int = 0,
+    engines: Path | None = None,
+    precision: str | None = None,
+    console: Console = SILENT,
 ) -> Verification:
     """Check hashes, schema, preprocessing, token ids and every artefact that `backend` can run.
+
+    With a `precision`, only the artefacts that have it. `threads`, `device` and `engines` as in `Options`.
 
     Raises:
         BundleError: the bundle is damaged, so that nothing in it can be trusted.
@@ -91,25 +99,27 @@ def verify(
     bundle = Bundle.open(path)
     manifest = bundle.manifest
     golden = read_golden(bundle.read(GOLDEN, MAX_GOLDEN_BYTES), manifest, path / GOLDEN)
-    artifacts = [artifact for artifact in manifest.artifacts if artifact.target in targets]
+    artifacts = [item for item in manifest.artifacts if item.target in targets and precision in (None, item.precision)]
     if not artifacts:
         raise BundleError(
             f"nothing in the bundle runs on `{backend}`", where=path, hint=f"export it again with --target {targets[0]}"
         )
+    options = Options(threads, device=device, engines=engines)
     checks: list[TowerCheck] = []
     embeds: dict[tuple[str, Tower], Floats] = {}
     with console.progress("verifying", total=len(artifacts), unit="graphs") as meter:
         for artifact in artifacts:
-            found = _embed(backend, bundle, artifact, golden, Options(threads))
+            found = _embed(backend, bundle, artifact, golden, options)
             embeds[label(artifact), artifact.tower] = found
             checks.append(_check(artifact, found, golden, manifest.embedding.normalized))
             meter.advance()
-    tokens = load_tokenizer(bundle)(golden.texts)
+    inputs = open_inputs(backend, bundle)
+    tokens = inputs.tokens()(golden.texts)
     return Verification(
         bundle=str(path),
         backend=backend,
         files=len(manifest.files),
-        preprocess_max_grey=_grey_difference(golden, bundle),
+        preprocess_max_grey=_grey_difference(golden, inputs),
         token_rows_different=int((tokens != golden.input_ids).any(1).sum()),
         towers=tuple(checks),
         top1_agreement=_agreement(embeds, golden),
@@ -172,13 +182,10 @@ def _rounded(value: float) -> float:
     return -1.0 if math.isnan(value) else round(float(value), 9)
 
 
-def _grey_difference(golden: Golden, bundle: Bundle) -> int:
+def _grey_difference(golden: Golden, inputs: Inputs) -> int:
     """The largest difference between preprocessing here and where the bundle was made, in grey levels."""
-    spec = bundle.manifest.image.preprocess
     pairs = zip(golden.images, golden.pixels, strict=True)
-    return max(
-        int(np.abs(to_pixels(Image.fromarray(image), spec).astype(int) - pixels).max()) for image, pixels in pairs
-    )
+    return max(int(np.abs(inputs.pixels(Image.fromarray(image)).astype(int) - pixels).max()) for image, pixels in pairs)
 
 
 def label(artifact: Artifact) -> str:

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
+from PIL import Image
 
-from clip_edge.bundle import Artifact, Bundle
+from clip_edge.bundle import TOKENIZER, Artifact, Bundle
 from clip_edge.errors import UnavailableError, unknown_name
-from clip_edge.preprocess import Floats
+from clip_edge.files import MAX_JSON_BYTES
+from clip_edge.preprocess import Bytes, Floats, normalize, to_pixels
+from clip_edge.tokenizer import Ids, Tokenizer
 
 Run = Callable[[np.ndarray], Floats]  # pixel_values (B, 3, S, S) or input_ids (B, L) -> (B, D); any thread may call it
 
 
 @dataclass(frozen=True)
 class Options:
-    """How an engine works. `threads=None` leaves the number to the engine, which takes every physical core."""
+    """How an engine works. `threads=None` leaves the number to the engine, which takes every physical core.
+
+    `device` is the number of the GPU, `engines` the folder of engines that were built here (None: the user's cache).
+    """
 
     threads: int | None = None
     spin: bool = False
+    device: int = 0
+    engines: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -34,22 +43,58 @@ class Backend:
     package: str
     install: str
     summary: str
+    probe: str = ""  # `module:function` that says whether it is here, where no package says so
+    prepares: bool = False  # its module has `open_inputs`: pictures and sentences are prepared by the engine too
 
 
 BACKENDS = {
     "onnxruntime": Backend(
         module="clip_edge.runtime.backends.onnxruntime",
-        targets=("onnx",),
+        targets=("onnx", "trt", "trt-rtx"),
         package="onnxruntime",
         install="pip install onnxruntime",
         summary="CPUs on every system",
+    ),
+    "tensorrt": Backend(
+        module="clip_edge.runtime.backends.tensorrt",
+        targets=("trt",),
+        package="tensorrt",
+        install="pip install tensorrt",
+        summary="NVIDIA servers and Jetson boards; engines are built on the device by `clip-edge build`",
+    ),
+    "tensorrt-rtx": Backend(
+        module="clip_edge.runtime.backends.tensorrt_rtx",
+        targets=("trt-rtx",),
+        package="tensorrt_rtx_bindings",
+        install="pip install 'clip-edge[trt-rtx]'",
+        summary="NVIDIA desktop GPUs, Turing to Blackwell; engines travel in the bundle",
+    ),
+    "native": Backend(
+        module="clip_edge.runtime.backends.native",
+        targets=("onnx",),
+        package="libclip_edge",
+        install="scripts/native && export CLIP_EDGE_LIBRARY=$PWD/build/host/runtime/src/libclip_edge.so",
+        summary="libclip_edge, the C library that apps use, with its own preprocessing and tokenizers",
+        probe="clip_edge.runtime.native:is_found",
+        prepares=True,
     ),
 }
 DEFAULT = "onnxruntime"
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """How pictures and sentences become what the towers read."""
+
+    pixels: Callable[[Image.Image], Bytes]  # upright RGB picture -> (S, S, 3)
+    values: Callable[[Image.Image], Floats]  # the same, normalised: (3, S, S)
+    tokens: Callable[[], Callable[[Sequence[str]], Ids]]  # opens the tokenizer: N sentences -> (N, L)
+
+
 class _Module(Protocol):
     def open_tower(self, bundle: Bundle, artifact: Artifact, options: Options) -> Run: ...
+
+    def open_inputs(self, bundle: Bundle) -> Inputs: ...
 
 
 def find_backend(name: str) -> Backend:
@@ -64,14 +109,35 @@ def find_backend(name: str) -> Backend:
     backend = BACKENDS[name]
     if not is_installed(name):
         raise UnavailableError(
-            f"backend `{name}` needs the package `{backend.package}`, which is not installed", hint=backend.install
+            f"backend `{name}` needs `{backend.package}`, which is not installed", hint=backend.install
         )
     return backend
 
 
 def is_installed(name: str) -> bool:
-    """Whether the package of a backend in the table can be imported here."""
-    return importlib.util.find_spec(BACKENDS[name].package) is not None
+    """Whether a backend in the table can be used here: its package can be imported, or its probe says so."""
+    backend = BACKENDS[name]
+    if backend.probe:
+        module, _, function = backend.probe.partition(":")
+        return bool(getattr(importlib.import_module(module), function)())
+    return importlib.util.find_spec(backend.package) is not None
+
+
+def open_inputs(name: str, bundle: Bundle) -> Inputs:
+    """What prepares pictures and sentences for the backend `name`: Pillow and `tokenizers`, or the backend itself.
+
+    Raises:
+        BundleError: the tokenizer was changed, or cannot be read.
+    """
+    backend = find_backend(name)
+    if backend.prepares:
+        return cast(_Module, importlib.import_module(backend.module)).open_inputs(bundle)
+    spec = bundle.manifest.image.preprocess
+    return Inputs(
+        pixels=lambda picture: to_pixels(picture, spec),
+        values=lambda picture: normalize(to_pixels(picture, spec), spec),
+        tokens=lambda: Tokenizer.load(bundle.read(TOKENIZER, MAX_JSON_BYTES), bundle.manifest.text.tokenizer),
+    )
 
 
 def open_tower(name: str, bundle: Bundle, artifact: Artifact, options: Options) -> Run:
