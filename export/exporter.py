@@ -66,11 +66,13 @@ def export(
     out: Path,
     *,
     calibration: Path | None = None,
+    capabilities: Sequence[str] = (),
     console: Console = SILENT,
 ) -> tuple[Bundle, list[Verification]]:
     """Write `model` (a student folder, a run, or one of `sources.SOURCES`) as a bundle to `out`, and prove it.
 
-    `calibration` is a data set, for precisions that are measured on pictures and sentences.
+    `calibration` is a data set, for precisions that are measured on pictures and sentences; `capabilities` are the
+    GPUs that engines are built for ahead of time.
     The same model gives the same bytes, file by file.
 
     Raises:
@@ -84,7 +86,7 @@ def export(
     source = load_source(model)
     rows = None if calibration is None else load_calibration(calibration, source)
     with new_folder(out) as folder:
-        manifest = _write(source, targets, folder, rows, console)
+        manifest = _write(source, targets, folder, rows, tuple(capabilities), console)
         backends = dict.fromkeys(target.backend for target in targets.values())
         proofs = [verify(folder, name, threads=1, console=console) for name in backends]
         for proof in proofs:
@@ -99,6 +101,7 @@ def _write(
     targets: dict[Request, Target],
     folder: Path,
     calibration: Calibration | None,
+    capabilities: tuple[str, ...],
     console: Console,
 ) -> Manifest:
     """Every file of the bundle, the manifest without proofs last."""
@@ -109,7 +112,8 @@ def _write(
         for tower, module in source.towers.items():
             folded = fold(tower, module, probes[tower])
             for request, target in targets.items():
-                job = Job(tower, folded, probes[tower], source, target, request.precision, calibration, console)
+                inputs = (tower, folded, probes[tower], source, target, request.precision)
+                job = Job(*inputs, calibration, console, capabilities)
                 artifacts.append(_write_artifact(job, request, folder))
                 meter.advance()
     write_file(folder / TOKENIZER, source.tokenizer.json_bytes)

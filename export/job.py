@@ -23,6 +23,7 @@ class Job:
     `module` is the folded tower in evaluation mode, shared between jobs: a writer that changes it works on a copy.
     `example` is an input of batch 2 or more, because tracers take a batch of 1 for a constant.
     `calibration` is None when the user gave none: a precision that needs it refuses.
+    `capabilities` are the GPUs that engines are built for ahead of time, as `sm89`; empty: the target's own choice.
     """
 
     tower: Tower
@@ -33,6 +34,7 @@ class Job:
     precision: Precision
     calibration: Calibration | None
     console: Console
+    capabilities: tuple[str, ...] = ()
 
     @property
     def declaration(self) -> Declaration:

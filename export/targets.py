@@ -37,6 +37,10 @@ class Target:
     summary: str
 
 
+_TENSORRT_TOWERS: dict[Tower, Declaration] = {
+    "image": Declaration("pixel_values", "float32", "image_embeds", "vision_model"),
+    "text": Declaration("input_ids", "int32", "text_embeds", "text_model"),
+}
 TARGETS = {
     "onnx": Target(
         module="clip_edge.export.onnx",
@@ -53,6 +57,32 @@ TARGETS = {
             "text": Declaration("input_ids", "int64", "text_embeds", "text_model"),
         },
         summary="ONNX, dynamic batch: servers, desktops, browsers, phones",
+    ),
+    "trt": Target(
+        module="clip_edge.export.tensorrt.package",
+        packages=("torch", "timm", "onnx", "onnxscript"),
+        install="pip install 'clip-edge[export]'",
+        backend="onnxruntime",  # runs the very graph that TensorRT will read
+        folder="trt",
+        suffix=".onnx",
+        precisions=("fp32", "fp16"),
+        opset=19,  # the first with fp16 scales and 8-bit floats in Q/DQ; TensorRT 10.3 reads up to 20
+        batch=None,
+        towers=_TENSORRT_TOWERS,
+        summary="TensorRT 10.3 to 11: strongly typed graphs and build plan; engines are built on the device",
+    ),
+    "trt-rtx": Target(
+        module="clip_edge.export.tensorrt.rtx",
+        packages=("torch", "timm", "onnx", "onnxscript", "tensorrt_rtx_bindings"),
+        install="pip install 'clip-edge[export,trt-rtx]'",
+        backend="onnxruntime",
+        folder="trt-rtx",
+        suffix=".onnx",
+        precisions=("fp32", "fp16"),
+        opset=19,
+        batch=None,
+        towers=_TENSORRT_TOWERS,
+        summary="TensorRT-RTX: engines for desktop GPUs, built ahead of time on any machine",
     ),
 }
 

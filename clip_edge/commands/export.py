@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", action="append", required=True, help="see `clip-edge list targets`; repeatable")
     parser.add_argument("--precision", action="append", help="of the graphs; repeatable (default: fp32)")
     parser.add_argument("--calibration", type=Path, metavar="DATA", help="pictures and sentences to quantise by")
+    parser.add_argument(
+        "--compute-capability", action="append", metavar="SM", help="GPU for `trt-rtx` engines, such as sm89; repeatable"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to make")
     parser.add_argument("--dry-run", action="store_true", help="check the options and the student, write nothing")
 
@@ -46,7 +49,14 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
 
     started_s = time.monotonic()
     requests = [Request(name, cast("Precision", precision)) for name, precision in wanted]
-    bundle, proofs = export(args.model, requests, args.out, calibration=args.calibration, console=console)
+    bundle, proofs = export(
+        args.model,
+        requests,
+        args.out,
+        calibration=args.calibration,
+        capabilities=args.compute_capability or (),
+        console=console,
+    )
     for proof in proofs:
         verify.show(proof, console)
     return _finished(bundle, time.monotonic() - started_s, console)

@@ -34,7 +34,7 @@ def open_tower(bundle: Bundle, artifact: Artifact, options: Options) -> Run:
 
     def run(array: np.ndarray) -> Floats:
         try:
-            (embeds,) = session.run([artifact.output], {artifact.input: array})
+            (embeds,) = session.run([artifact.output], {artifact.input: array.astype(artifact.input_dtype, copy=False)})
         except Exception as problem:
             raise BundleError(
                 f"onnxruntime {ort.__version__} cannot run {artifact.path}: {_first_line(problem)}",

@@ -1,0 +1,158 @@
+"""build.json: everything that turns the graphs beside it into engines, on whatever device."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from clip_edge.bundle import Artifact, Bundle, Precision, Tower
+from clip_edge.errors import BundleError
+from clip_edge.files import json_bytes, parse_json, write_file
+from clip_edge.schema import as_dict, build
+
+SCHEMA = 1
+NAME = "build.json"
+MAX_BYTES = 4 * 1024 * 1024
+MAX_BATCH = 1024
+OLDEST, TOO_NEW = "10.3", "12"  # strongly typed graphs: JetPack 6 to the last release that was read
+WORKSPACE_BYTES = 1024**3  # what an 8 GB board can spare while a desktop, the graph and the builder are in memory
+OPTIMIZATION_LEVEL = 3  # TensorRT's own default; 4 and 5 try more kernels at once and run small boards out of memory
+TIMING_CACHE = "timing.cache"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The batches that a set of kernels is chosen for: allowed from `min` to `max`, quickest at `opt`."""
+
+    min: int
+    opt: int
+    max: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.opt <= self.max <= MAX_BATCH:
+            raise ValueError(f"1 ≤ min ≤ opt ≤ max ≤ {MAX_BATCH} expected; found {self.min}, {self.opt}, {self.max}")
+
+
+PROFILES = (Profile(1, 1, 1), Profile(1, 8, 32))  # one camera frame; an album
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that was built ahead of time and lies in the bundle."""
+
+    capability: str
+    path: str
+    library: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph and how to build it. `layers` counts the convolutions and matrix products of the parsed network."""
+
+    path: str
+    sha256: str
+    tower: Tower
+    precision: Precision
+    opset: int
+    input: str
+    input_dtype: Literal["float32", "int32"]
+    row_shape: tuple[int, ...]
+    output: str
+    dim: int
+    profiles: tuple[Profile, ...]
+    workspace_bytes: int
+    optimization_level: int
+    tf32: bool
+    layers: dict[str, int]
+    trtexec: str | None
+    engines: tuple[Engine, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError("`sha256` must be 64 hexadecimal digits")
+        if not self.profiles or not self.row_shape or min(self.row_shape) < 1:
+            raise ValueError("`profiles` and `row_shape` must not be empty, and sizes at least 1")
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What changes the engine besides graph, library and device."""
+        return {
+            "profiles": [as_dict(profile) for profile in self.profiles],
+            "workspace_bytes": self.workspace_bytes,
+            "optimization_level": self.optimization_level,
+            "tf32": self.tf32,
+            "strongly_typed": True,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The file. `oldest` and `below` are versions of the library; `timing_cache` is a name beside the engines."""
+
+    schema: int
+    target: Literal["trt", "trt-rtx"]
+    library: str
+    oldest: str
+    below: str
+    timing_cache: str | None
+    command: str
+    graphs: tuple[Graph, ...]
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise ValueError(f"schema {SCHEMA} expected; found {self.schema}")
+
+
+def add_graph(path: Path, empty: Plan, graph: Graph) -> None:
+    """Write `graph` into the plan at `path`, which starts as `empty`; a graph of the same path is replaced."""
+    plan = parse_plan(path.read_bytes(), path) if path.exists() else empty
+    others = tuple(item for item in plan.graphs if item.path != graph.path)
+    write_file(path, json_bytes(as_dict(replace(plan, graphs=(*others, graph)))))
+
+
+def parse_plan(data: bytes, where: Path) -> Plan:
+    """The plan in a file's bytes.
+
+    Raises:
+        BundleError: it is none.
+    """
+    return build(Plan, parse_json(data, where=where, error=BundleError), where=where, error=BundleError)
+
+
+def read_graph(bundle: Bundle, artifact: Artifact) -> Graph:
+    """What the bundle says about building `artifact`, checked against the manifest.
+
+    Raises:
+        BundleError: there is no plan, or it contradicts the manifest.
+    """
+    name = f"{artifact.path.rpartition('/')[0]}/{NAME}"
+    plan = parse_plan(bundle.read(name, MAX_BYTES), bundle.folder / name)
+    for graph in plan.graphs:
+        if graph.path == artifact.path:
+            _check(graph, artifact, bundle, name)
+            return graph
+    raise BundleError(f"{name} does not hold {artifact.path}", where=bundle.folder, hint="export the model again")
+
+
+def _check(graph: Graph, artifact: Artifact, bundle: Bundle, name: str) -> None:
+    manifest = bundle.manifest
+    size, length = manifest.image.preprocess.size, manifest.text.tokenizer.context_length
+    pairs: dict[str, tuple[object, object]] = {
+        "sha256": (graph.sha256, manifest.files[artifact.path].sha256),
+        "precision": (graph.precision, artifact.precision),
+        "input": (graph.input, artifact.input),
+        "input_dtype": (graph.input_dtype, artifact.input_dtype),
+        "output": (graph.output, artifact.output),
+        "dim": (graph.dim, manifest.embedding.dim),
+        "row_shape": (graph.row_shape, (3, size, size) if artifact.tower == "image" else (length,)),
+    }
+    for key, (found, expected) in pairs.items():
+        if found != expected:
+            raise BundleError(
+                f"{name} contradicts the manifest: `{key}` of {graph.path} is {found}, {expected} expected",
+                where=bundle.folder / name,
+                hint="export the model again",
+            )
