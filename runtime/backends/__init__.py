@@ -78,6 +78,20 @@ BACKENDS = {
         probe="clip_edge.runtime.native:is_found",
         prepares=True,
     ),
+    "mil": Backend(
+        module="clip_edge.runtime.backends.mil",
+        targets=("coreml", "coreml-multifunction"),
+        package="numpy",
+        install="pip install numpy",
+        summary="Core ML packages on any system, in numpy: proves them, and is slow",
+    ),
+    "coreml": Backend(
+        module="clip_edge.runtime.backends.coreml",
+        targets=("coreml", "coreml-multifunction"),
+        package="coremltools",
+        install="pip install coremltools",
+        summary="Core ML itself, on macOS",
+    ),
 }
 DEFAULT = "onnxruntime"
 
@@ -109,7 +123,7 @@ def find_backend(name: str) -> Backend:
     backend = BACKENDS[name]
     if not is_installed(name):
         raise UnavailableError(
-            f"backend `{name}` needs `{backend.package}`, which is not installed", hint=backend.install
+            f"backend `{name}` needs the package `{backend.package}`, which is not installed", hint=backend.install
         )
     return backend
 

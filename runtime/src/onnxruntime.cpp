@@ -54,7 +54,9 @@ class Runtime {
     if (status == nullptr) return;
     const std::string text = at<const char *(*)(const OrtStatus *)>(table_, kGetErrorMessage)(status);
     release(kReleaseStatus, status);
-    fail(CLIP_EDGE_ERROR_BACKEND, "ONNX Runtime %s: %s", version_.c_str(), text.c_str());
+    const bool memory = text.find("bad_alloc") != std::string::npos;  // its statuses do not tell it apart
+    fail(memory ? CLIP_EDGE_ERROR_OUT_OF_MEMORY : CLIP_EDGE_ERROR_BACKEND, "ONNX Runtime %s: %s", version_.c_str(),
+         text.c_str());
   }
 
   template <class Object>
@@ -99,7 +101,8 @@ void forward_log(void *, int severity, const char *, const char *, const char *,
 
 void *open_library(const std::string &library) {
 #if defined(__APPLE__)
-  const char *const kNames[] = {"libonnxruntime.1.dylib", "libonnxruntime.dylib"};
+  const char *const kNames[] = {"libonnxruntime.1.dylib", "libonnxruntime.dylib",
+                                "@rpath/onnxruntime.framework/onnxruntime"};
 #else
   const char *const kNames[] = {"libonnxruntime.so.1", "libonnxruntime.so"};
 #endif
@@ -109,6 +112,7 @@ void *open_library(const std::string &library) {
   }
   for (const char *name : kNames)
     if (void *handle = dlopen(name, RTLD_NOW | RTLD_LOCAL)) return handle;
+  if (dlsym(RTLD_DEFAULT, "OrtGetApiBase") != nullptr) return RTLD_DEFAULT;  // linked into the app, as on iOS
   fail(CLIP_EDGE_ERROR_BACKEND, "ONNX Runtime is not installed: no %s; name its path in `onnxruntime`", kNames[0]);
 }
 

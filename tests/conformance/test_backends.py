@@ -21,7 +21,7 @@ def test_a_row_is_complete(name: str) -> None:
     backend = BACKENDS[name]
     assert backend.module == f"clip_edge.runtime.backends.{name.replace('-', '_')}"
     assert backend.summary
-    assert backend.install.startswith("pip install ")
+    assert backend.install.startswith("scripts/native" if backend.probe else "pip install ")
 
 
 @pytest.mark.parametrize("name", INSTALLED)
