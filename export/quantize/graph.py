@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-Kind = Literal["convolution", "depthwise", "linear", "embedding"]
+Kind = Literal["convolution", "depthwise", "grouped", "linear", "embedding"]
 _GENERATED = re.compile(r"(val_\d+|node_|n\d)")  # names that torch's exporter makes up
 
 
@@ -55,7 +55,7 @@ class Graph:
 
     def add_constant(self, name: str, array: np.ndarray) -> str:
         """Store an array under `name`, or find that the same is there; gives the name."""
-        tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        tensor = numpy_helper.from_array(np.array(array, order="C"), name)
         self.add_tensor(tensor)
         return name
 
@@ -67,6 +67,14 @@ class Graph:
         ):
             raise ValueError(f"two different constants are called `{tensor.name}`")
         self.constants[tensor.name] = tensor
+
+    def change_constant(self, node: onnx.NodeProto, place: int, array: np.ndarray) -> None:
+        """Give one node another constant; it keeps its name unless other nodes read it too."""
+        name = node.input[place]
+        if sum(list(other.input).count(name) for other in self.nodes) > 1:
+            name = f"{name}_{node.name}"
+        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name)
+        node.input[place] = name
 
     def add(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """Append a node; `finish` puts it where it belongs. Gives the output's name."""
@@ -119,7 +127,10 @@ class Graph:
 
 @dataclass(frozen=True)
 class WeightLayer:
-    """A node with a constant weight. `axis` of the weight counts output channels (rows, for an embedding table)."""
+    """A node with a constant weight. `axis` of the weight counts output channels (rows, for an embedding table).
+
+    `grouped` convolutions have several channels in or out for each group: runtimes are slow at them in 8 bits.
+    """
 
     name: str
     node: str
@@ -158,7 +169,9 @@ def _layer(graph: Graph, node: onnx.NodeProto, users: dict[str, list[onnx.NodePr
     kind: Kind = "linear"
     axis = 1
     if node.op_type == "Conv":
-        kind = "depthwise" if weight.dims[1] == 1 and attributes.get("group", 1) > 1 else "convolution"
+        groups = attributes.get("group", 1)
+        depthwise = weight.dims[1] == 1 and weight.dims[0] == groups
+        kind = "convolution" if groups == 1 else "depthwise" if depthwise else "grouped"
         axis = 0
     elif node.op_type == "Gather":
         if attributes.get("axis", 0) != 0 or len(weight.dims) != 2:
