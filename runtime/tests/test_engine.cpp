@@ -104,6 +104,7 @@ size_t memory_bytes(int column) {
 void too_little_memory_is_told(const char *folder, const char *engine, bool mapped) {
   int refused = 0, worked = 0;
   for (size_t room = size_t{1} << 18; room <= size_t{1} << 30; room += room / 4) {
+    std::fflush(stdout);
     const pid_t child = fork();
     if (child == 0) {
       if (mapped) dlopen(engine, RTLD_NOW | RTLD_LOCAL);
