@@ -1,4 +1,4 @@
-// How long one picture or sentence takes, from pixels or UTF-8 to its vector, and where the time goes.
+// How long one picture or sentence takes, from file, pixels or UTF-8 to its vector, and where the time goes.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -20,7 +20,7 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 struct Samples {
-  std::vector<double> total, prepare, encode;  // seconds
+  std::vector<double> total, decode, prepare, encode;  // seconds
 };
 
 // Between the two nearest samples, as NumPy does. NaN where fewer than `needed` are there: too few say nothing.
@@ -49,6 +49,7 @@ Samples measure(Session &session, double budget_s, const std::function<void(size
     run(samples.total.size());
     samples.total.push_back(seconds_since(start));
     const clip_edge_timings timings = session.timings();
+    samples.decode.push_back(static_cast<double>(timings.decode_ns) * 1e-9);
     samples.prepare.push_back(static_cast<double>(timings.prepare_ns) * 1e-9);
     samples.encode.push_back(static_cast<double>(timings.encode_ns) * 1e-9);
   } while (seconds_since(begin) < budget_s && samples.total.size() < kMostSamples);
@@ -61,9 +62,10 @@ std::string cell(double seconds) { return std::isnan(seconds) ? "-" : format("%.
 Json row(const char *tower, const Samples &samples, std::string &text) {
   const std::vector<double> &total = samples.total;
   const double p50 = quantile(total, 0.5, 1), p90 = quantile(total, 0.9, 10), p99 = quantile(total, 0.99, 100);
-  const double prepare = quantile(samples.prepare, 0.5, 1), encode = quantile(samples.encode, 0.5, 1);
-  text += format("%-6s %8zu %9s %9s %9s %11s %10s\n", tower, total.size(), cell(p50).c_str(), cell(p90).c_str(),
-                 cell(p99).c_str(), cell(prepare).c_str(), cell(encode).c_str());
+  const double decode = quantile(samples.decode, 0.5, 1), prepare = quantile(samples.prepare, 0.5, 1);
+  const double encode = quantile(samples.encode, 0.5, 1);
+  text += format("%-6s %8zu %9s %9s %9s %10s %11s %10s\n", tower, total.size(), cell(p50).c_str(), cell(p90).c_str(),
+                 cell(p99).c_str(), cell(decode).c_str(), cell(prepare).c_str(), cell(encode).c_str());
   const Json latency(Table{{"p50", p50},
                            {"p90", p90},
                            {"p99", p99},
@@ -73,13 +75,13 @@ Json row(const char *tower, const Samples &samples, std::string &text) {
   return Table{{"tower", tower},
                {"samples", static_cast<int64_t>(total.size())},
                {"latency_s", latency},
-               {"stages_s", Table{{"prepare", prepare}, {"encode", encode}}},
+               {"stages_s", Table{{"decode", decode}, {"prepare", prepare}, {"encode", encode}}},
                {"throughput_per_s", 1 / mean(total)}};
 }
 
 std::vector<Picture> workload(const Options &options) {
   std::vector<Picture> pictures;
-  for (const std::string &path : options.images) pictures.push_back(read_picture(path));
+  for (const std::string &path : options.images) pictures.push_back(read_picture(path, options));
   if (!pictures.empty()) return pictures;
   Picture made{std::vector<uint8_t>(size_t{3} * kWidth * kHeight), {}};
   for (size_t i = 0; i < made.pixels.size(); i++) made.pixels[i] = static_cast<uint8_t>(i * i % 251);
@@ -112,8 +114,8 @@ Outcome run_bench(const Options &options) {
   see(0);
   const double first_image_s = seconds_since(start);
   Outcome outcome;
-  outcome.text = format("%-6s %8s %9s %9s %9s %11s %10s\n", "tower", "samples", "p50 ms", "p90 ms", "p99 ms",
-                        "prepare ms", "encode ms");
+  outcome.text = format("%-6s %8s %9s %9s %9s %10s %11s %10s\n", "tower", "samples", "p50 ms", "p90 ms", "p99 ms",
+                        "decode ms", "prepare ms", "encode ms");
   List rows;
   rows.push_back(row("image", measure(session, options.budget_s, see), outcome.text));
   rows.push_back(row("text", measure(session, options.budget_s, read), outcome.text));

@@ -22,6 +22,7 @@ struct Options {
   std::vector<std::string> images, texts, labels, templates;
   int threads = 0, top = 5;
   double budget_s = 5;
+  clip_edge_decoding decoding = CLIP_EDGE_DECODE_FAST;
   bool help = false, version = false;
 };
 
@@ -29,12 +30,13 @@ struct Options {
 void parse(int argc, char **argv, Options &options);
 std::string help(const std::string &verb);  // of all verbs where it is empty
 
-// The pixels of a picture file, and the library's view of them.
+// The pixels of a PPM or PAM file, and the library's view of them; a JPEG or PNG is left to the library.
 struct Picture {
   std::vector<uint8_t> pixels;
   clip_edge_image image;
 };
-Picture read_picture(const std::string &path);  // binary PPM or PAM; throws Failure
+// `path` must outlive the picture. Throws Failure.
+Picture read_picture(const std::string &path, const Options &options);
 
 // What a verb found: `text` for people, `data` for programs.
 struct Outcome {

@@ -95,6 +95,9 @@ Failure failure_of(const Error &error, const std::string &bundle) {
     case CLIP_EDGE_ERROR_BACKEND:
       return {kUnavailable, "UnavailableError", error.what(), bundle,
               "name a working ONNX Runtime library with --onnxruntime FILE"};
+    case CLIP_EDGE_ERROR_PICTURE: return {kUsage, "DataError", error.what(), "", "copy the file again, or leave it out"};
+    case CLIP_EDGE_ERROR_DECODER:
+      return {kUnavailable, "UnavailableError", error.what(), "", "install the library, or convert the picture to PPM"};
     case CLIP_EDGE_ERROR_OUT_OF_MEMORY: return {kUnavailable, "UnavailableError", error.what(), bundle, ""};
     default: return {kNo, "Error", std::string("unexpected: ") + error.what(), bundle, "please report it"};
   }
@@ -157,7 +160,7 @@ Outcome run_embed(const Options &options) {
   std::vector<Input> inputs;
   std::vector<Picture> pictures;  // all are read before the model is: a wrong file is told at once
   for (const std::string &path : options.images) {
-    pictures.push_back(read_picture(path));
+    pictures.push_back(read_picture(path, options));
     inputs.push_back({"image", path});
   }
   for (const std::string &text : options.texts) inputs.push_back({"text", text});
@@ -187,7 +190,7 @@ Outcome run_embed(const Options &options) {
 
 Outcome run_classify(const Options &options) {
   std::vector<Picture> pictures;
-  for (const std::string &path : options.images) pictures.push_back(read_picture(path));
+  for (const std::string &path : options.images) pictures.push_back(read_picture(path, options));
   const Model model = open_model(options, options.precision);
   Session session(model);
   const std::vector<std::string> plain = {"a photo of {}"};

@@ -28,7 +28,9 @@ struct Option {
 
 constexpr Option kOptions[] = {
     {"--image", "F...", "embed classify index search bench",
-     "pictures: binary PPM (P6) or PAM (P7) files; other formats are not read"},
+     "pictures: JPEG, PNG, binary PPM (P6) or PAM (P7) files"},
+    {"--decode", "MODE", "embed classify index search bench",
+     "of large JPEGs: fast, at 1/2, 1/4 or 1/8 (default), or exact"},
     {"--text", "T...", "embed index search bench", "sentences"},
     {"--label", "L...", "classify", "what the picture may show"},
     {"--template", "T...", "classify", "sentences with {} for the label (default: a photo of {})"},
@@ -68,6 +70,11 @@ int whole(const std::string &name, const std::string &text, int greatest, const 
   return static_cast<int>(value);
 }
 
+clip_edge_decoding decoding(const std::string &text, const Options &options) {
+  if (text != "fast" && text != "exact") refuse("--decode must be fast or exact; found `" + text + "`", options.verb);
+  return text == "fast" ? CLIP_EDGE_DECODE_FAST : CLIP_EDGE_DECODE_EXACT;
+}
+
 void set(Options &options, const std::string &name, const std::string &value) {
   if (name == "--image")
     options.images.push_back(value);
@@ -85,6 +92,8 @@ void set(Options &options, const std::string &name, const std::string &value) {
     options.json = value;
   else if (name == "--out")
     options.out = value;
+  else if (name == "--decode")
+    options.decoding = decoding(value, options);
   else if (name == "--budget")
     options.budget_s = number(name, value, 0.1, 3600, options);
   else if (name == "--threads")

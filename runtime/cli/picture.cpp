@@ -1,4 +1,5 @@
-// Binary PPM (P6) and PAM (P7) files, 8 bits a channel: what any converter writes and nothing is needed to read.
+// Binary PPM (P6) and PAM (P7) files, 8 bits a channel: what any converter writes and nothing is needed to read. JPEG
+// and PNG files are only recognised: the library reads them when their turn comes.
 #include <cctype>
 #include <cerrno>
 #include <cstdio>
@@ -23,10 +24,17 @@ class Reader {
     if (file_ == nullptr) bad(std::string("cannot read the picture: ") + std::strerror(errno), "check the path");
   }
 
+  bool is_encoded() {
+    char start[4] = {};
+    const size_t have = std::fread(start, 1, sizeof(start), file_.get());
+    std::rewind(file_.get());
+    return have == sizeof(start) && (std::memcmp(start, "\xFF\xD8\xFF", 3) == 0 || std::memcmp(start, "\x89PNG", 4) == 0);
+  }
+
   Header header() {
     char kind[2];
     if (std::fread(kind, 1, 2, file_.get()) != 2 || kind[0] != 'P' || (kind[1] != '6' && kind[1] != '7'))
-      bad("not a binary PPM or PAM file", "convert it, such as with `ffmpeg -i PICTURE picture.ppm`");
+      bad("not a JPEG, PNG, binary PPM or PAM file", "convert it, such as with `ffmpeg -i PICTURE picture.png`");
     Header found = kind[1] == '6' ? ppm() : pam();
     if (found.width < 1 || found.height < 1 || found.width > kMostSide || found.height > kMostSide ||
         found.width * found.height > kMostPixels)
@@ -103,8 +111,13 @@ class Reader {
 
 }  // namespace
 
-Picture read_picture(const std::string &path) {
+Picture read_picture(const std::string &path, const Options &options) {
   Reader reader(path);
+  if (reader.is_encoded()) {
+    Picture encoded{{}, file(path.c_str())};
+    encoded.image.decoding = options.decoding;
+    return encoded;
+  }
   const Header header = reader.header();
   Picture picture{reader.pixels(static_cast<size_t>(header.width * header.height * header.depth)), {}};
   const clip_edge_pixel_format format = header.depth == 1   ? CLIP_EDGE_PIXELS_GREY

@@ -45,13 +45,14 @@ std::string index_file(const std::string &space, size_t dim, const std::vector<f
   return file + text;
 }
 
-std::vector<float> embed_pictures(Session &session, const std::vector<std::string> &paths) {
+std::vector<float> embed_pictures(Session &session, const Options &options) {
+  const std::vector<std::string> &paths = options.images;
   std::vector<float> values;
   for (size_t start = 0; start < paths.size(); start += kPicturesAtOnce) {
     std::vector<Picture> pictures;
     std::vector<clip_edge_image> images;
     for (size_t i = start; i < paths.size() && i < start + kPicturesAtOnce; i++)
-      pictures.push_back(read_picture(paths[i]));
+      pictures.push_back(read_picture(paths[i], options));
     for (const Picture &picture : pictures) images.push_back(picture.image);
     const std::vector<float> part = session.embed(images);
     values.insert(values.end(), part.begin(), part.end());
@@ -79,7 +80,7 @@ Index open_index(const Options &options, const Model &model) {
 Outcome run_index(const Options &options) {
   const Model model = open_model(options, options.precision);
   Session session(model);
-  std::vector<float> values = embed_pictures(session, options.images);
+  std::vector<float> values = embed_pictures(session, options);
   std::vector<std::string> labels = options.images;
   if (!options.texts.empty()) {
     const std::vector<float> texts = embed_texts(session, options.texts);
@@ -103,7 +104,7 @@ Outcome run_search(const Options &options) {
   const Model model = open_model(options, options.precision);
   const Index index = open_index(options, model);
   Session session(model);
-  std::vector<float> queries = embed_pictures(session, options.images);
+  std::vector<float> queries = embed_pictures(session, options);
   std::vector<std::string> names = options.images;
   if (!options.texts.empty()) {
     const std::vector<float> texts = embed_texts(session, options.texts);

@@ -16,7 +16,10 @@ class RowReader {
 
   int width() const { return transposed_ ? image_.height : image_.width; }
   int height() const { return transposed_ ? image_.width : image_.height; }
-  bool turned() const { return transposed_; }  // width and height are exchanged
+  // What the orientation did, in this order: width and height exchanged, then the axes turned around.
+  bool turned() const { return transposed_; }
+  bool mirrored_x() const { return reverse_x_; }
+  bool mirrored_y() const { return reverse_y_; }
 
   // Row `y` of the upright picture: width() * 3 bytes of RGB and kRowPadding more, valid until the next call.
   const uint8_t *row(int y);

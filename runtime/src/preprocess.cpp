@@ -18,20 +18,25 @@ struct Geometry {
   int wide, high, left, top;
 };
 
-// A picture before it was reduced, upright, and what its sides measure in the pixels that are left.
+// A picture before it was reduced, upright, and where its sides lie in the pixels that are left.
 struct Full {
   int width, height;
-  double across, down;
+  Extent across, down;
 };
 
+// Reducing rounds up: the last column and row may stand for less than a whole pixel, at the other end once mirrored.
+Extent reduced_extent(int full, int eighths, int left_over, bool mirrored) {
+  const double length = full * eighths / 8.0;
+  return {mirrored ? left_over - length : 0.0, length};
+}
+
 Full full_size(const RowReader &reader, const Reduction &reduction) {
-  if (reduction.eighths == 8) {
-    const int width = reader.width(), height = reader.height();
-    return {width, height, static_cast<double>(width), static_cast<double>(height)};
-  }
-  const int width = reader.turned() ? reduction.height : reduction.width;
-  const int height = reader.turned() ? reduction.width : reduction.height;
-  return {width, height, width * reduction.eighths / 8.0, height * reduction.eighths / 8.0};
+  const int wide = reader.width(), high = reader.height();
+  const bool whole = reduction.eighths == 8;
+  const int width = whole ? wide : reader.turned() ? reduction.height : reduction.width;
+  const int height = whole ? high : reader.turned() ? reduction.width : reduction.height;
+  return {width, height, reduced_extent(width, reduction.eighths, wide, reader.mirrored_x()),
+          reduced_extent(height, reduction.eighths, high, reader.mirrored_y())};
 }
 
 // Half of `n`, halves rounded to even: Python's round(n / 2).
@@ -116,7 +121,8 @@ std::vector<uint8_t> resize_and_crop(const clip_edge_image &image, const clip_ed
   const int size = spec.size, width = reader.width(), height = reader.height();
   const Full full = full_size(reader, reduction);
   const Geometry to = geometry_of(full.width, full.height, spec);
-  const bool same_width = to.wide == full.across, same_height = to.high == full.down;
+  const bool same_width = to.wide == full.across.length && to.wide == width;
+  const bool same_height = to.high == full.down.length && to.high == height;
   const Taps across = make_taps(width, full.across, to.wide, to.left, same_width ? 0 : size, spec.interpolation);
   const Taps down = make_taps(height, full.down, to.high, to.top, same_height ? 0 : size, spec.interpolation);
 

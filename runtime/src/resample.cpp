@@ -53,9 +53,9 @@ void vertical_scalar(const uint8_t *rows, int length, const int32_t *weights, in
 
 }  // namespace
 
-Taps make_taps(int in_size, double span, int out_size, int from, int count, clip_edge_interpolation interpolation) {
+Taps make_taps(int in_size, Extent span, int out_size, int from, int count, clip_edge_interpolation interpolation) {
   const bool bicubic = interpolation == CLIP_EDGE_BICUBIC;
-  const double scale = span / out_size;
+  const double scale = span.length / out_size;
   const double stretch = std::max(scale, 1.0);  // the filter grows when the picture shrinks: antialiasing
   const double support = (bicubic ? 2.0 : 1.0) * stretch;
   Taps taps;
@@ -67,7 +67,7 @@ Taps make_taps(int in_size, double span, int out_size, int from, int count, clip
   taps.weights.resize(total), taps.high.resize(total), taps.low.resize(total);
   std::vector<double> exact(taps.longest);
   for (int i = 0; i < count; i++) {
-    const double centre = (from + i + 0.5) * scale;
+    const double centre = span.start + (from + i + 0.5) * scale;
     const int first = std::max(static_cast<int>(centre - support + 0.5), 0);
     const int length = std::min(static_cast<int>(centre + support + 0.5), in_size) - first;
     double sum = 0.0;

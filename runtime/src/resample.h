@@ -19,8 +19,12 @@ struct Taps {
   const int32_t *at(int i) const { return weights.data() + static_cast<size_t>(i) * longest; }
 };
 
-// `span` is what `out_size` stands for, in input positions: in_size, or a fraction less where the input was rounded up.
-Taps make_taps(int in_size, double span, int out_size, int from, int count, clip_edge_interpolation interpolation);
+// What `out_size` positions stand for, in input positions: all of them, or a fraction less at one end.
+struct Extent {
+  double start, length;
+};
+
+Taps make_taps(int in_size, Extent span, int out_size, int from, int count, clip_edge_interpolation interpolation);
 
 // One row of RGB pixels -> taps.first.size() RGB pixels. `row` is readable for kRowPadding bytes after its end.
 using HorizontalPass = void (*)(const uint8_t *row, const Taps &taps, uint8_t *out);

@@ -128,8 +128,8 @@ def test_mistakes_are_told(run: Run, tiny_bundle: Path, words: list[str], code: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a binary PPM or PAM file"),
-        (b"\xff\xd8\xff\xe0 JFIF", "not a binary PPM or PAM file"),
+        (b"", "not a JPEG, PNG, binary PPM or PAM file"),
+        (b"GIF89a", "not a JPEG, PNG, binary PPM or PAM file"),
         (b"P6 4", "the header is cut off"),
         (b"P6 4 x 255\n", "the header holds no number where one must be"),
         (b"P6 0 4 255\n", "1 to 100000000 pixels expected; found 0 x 4"),
@@ -168,5 +168,5 @@ def test_help_names_what_works(run: Run) -> None:
     for verb in ("info", "verify", "embed", "classify", "bench"):
         assert f"\n  {verb} " in overview
         assert run(verb, "--help").stdout.decode().startswith(f"usage: clip-edge-cli {verb} ")
-    assert "binary PPM (P6) or PAM (P7) files; other formats are not read" in run("embed", "--help").stdout.decode()
+    assert "JPEG, PNG, binary PPM (P6) or PAM (P7) files" in run("embed", "--help").stdout.decode()
     assert run("--version").stdout.startswith(b"clip-edge-cli ")
