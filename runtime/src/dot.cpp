@@ -127,7 +127,8 @@ const DotKernels &scalar_dots() {
 const DotKernels &best_dots() {
 #if defined(__x86_64__)
   static constexpr DotKernels avx2{"avx2", dots_avx2<Float32>, dots_avx2<Float16>, dots_avx2<Int8>};
-  const bool able = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  // F16C came before AVX2 and is in every processor that has it; older clang cannot ask for it.
+  const bool able = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   return able ? avx2 : scalar_dots();
 #elif defined(__aarch64__)
   static constexpr DotKernels neon{"neon", dots_neon<Float32>, dots_neon<Float16>, dots_neon<Int8>};
