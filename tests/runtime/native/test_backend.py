@@ -28,10 +28,7 @@ def use_library(library_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_embeddings_equal_those_of_onnxruntime(tiny_bundle: Path) -> None:
     source = np.random.default_rng(8)
-    pictures = [
-        source.integers(0, 256, (*source.integers(20, 200, 2).tolist(), 3), dtype=np.uint8)
-        for _ in range(40)
-    ]
+    pictures = [source.integers(0, 256, (*source.integers(20, 200, 2).tolist(), 3), dtype=np.uint8) for _ in range(40)]
     transparent = Image.fromarray(source.integers(0, 256, (60, 80, 4), dtype=np.uint8), "RGBA")
     texts = ["a red apple", "", "一只猫 🦊", "x" * 3000, "a\0b", "\ud800", "&amp; Café"]
     ours, reference = (
