@@ -99,6 +99,8 @@ class Page:
     subtitle: str = ""
     headlines: tuple[Headline, ...] = ()
     checks: tuple[Check, ...] = ()
+    comparison: Table | None = None
+    comparison_note: str = ""
     charts: tuple[Chart, ...] = ()
     retrieval: Table | None = None
     searches: tuple[Search, ...] = ()

@@ -33,10 +33,10 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     from clip_edge.files import write_file, write_json
 
     results = run_steps(args.out, size, console)
-    judged = checks(results, size.goals)
+    judged = checks(results, args.out, size.goals)
     page = args.out / "report.html"
     write_file(page, render(make_page(args.out, results, judged)))
-    told = summary(results, judged, page)
+    told = summary(results, args.out, judged, page)
     write_json(args.out / "demo.json", told)
     _show(told, console)
     console.out(f"\nopen {page}")
@@ -45,12 +45,13 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
 
 def _show(told: dict[str, Any], console: Console) -> None:
     rows = [
-        [split, lang, *(f"{100 * found['text_to_image'][f'recall_at_{k}']['value']:.1f} %" for k in (1, 5, 10))]
-        for split, languages in told["retrieval"].items()
+        [model, split, lang, *(f"{100 * found['text_to_image'][f'recall_at_{k}']['value']:.1f} %" for k in (1, 5, 10))]
+        for model in ("teacher", "student")
+        for split, languages in told[model].items()
         for lang, found in languages.items()
     ]
     console.out()
-    console.table(("pictures", "language", ">R@1", ">R@5", ">R@10"), rows, title="text to image")
+    console.table(("model", "pictures", "language", ">R@1", ">R@5", ">R@10"), rows, title="text to image")
     checks = [(check["name"], check["wanted"], check["found"], _word(check)) for check in told["checks"]]
     console.out()
     console.table(("check", "wanted", ">found", ""), checks, title=f"{told['elapsed_s']:.0f} s in all")

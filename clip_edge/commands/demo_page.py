@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +18,12 @@ from clip_edge.bundle import Bundle, Manifest
 from clip_edge.files import human_bytes, read_bounded, read_json
 
 if TYPE_CHECKING:
-    from clip_edge.demo import Done
+    from clip_edge.demo import Done, Goals
+    from clip_edge.distill.models.operations import Operations
 
 SEARCHES = (("val", "en", 4), ("val", "zh", 2), ("unseen", "en", 2))  # split, language, how many
 SPLITS = ("val", "unseen")
+MODELS = ("teacher", "student")
 SHOWN = 5
 MAX_SHEET_BYTES = 16 * 1024 * 1024
 LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
@@ -28,14 +32,9 @@ SPLIT_NAMES = {"val": "new scenes", "unseen": "unseen emoji"}
 Results = Mapping[str, "Done"]
 
 
-def checks(results: Results, goals: Mapping[str, float] | None) -> tuple[Check, ...]:
-    """Everything that had to hold: recalls on val in English where there are goals, parity, and every step's own."""
-    made = []
-    found = results["eval-val"].data["languages"]["en"]["text_to_image"]
-    for name, least in (goals or {}).items():
-        share = found[name]["value"]
-        title = f"Text to image, val, English, R@{name.rpartition('_')[2]}"
-        made.append(Check(title, f"at least {least:.0%}", f"{share:.1%}", share >= least))
+def checks(results: Results, out: Path, goals: Goals | None) -> tuple[Check, ...]:
+    """Everything that had to hold: the goals, where there are some, parity, and every step's own."""
+    made = [] if goals is None else _reached(results, out, goals)
     for row in results["verify"].data["towers"]:
         title = f"{row['tower'].capitalize()} tower, {row['precision']}: the embeddings of PyTorch"
         wanted = f"cosine at least {row['tolerance']} in {row['cases']} of {row['cases']} cases"
@@ -46,19 +45,62 @@ def checks(results: Results, goals: Mapping[str, float] | None) -> tuple[Check, 
     return tuple(made)
 
 
-def summary(results: Results, judged: Sequence[Check], page: Path) -> dict[str, Any]:
+def _reached(results: Results, out: Path, goals: Goals) -> list[Check]:
+    found = _recalls(results, "teacher")
+    made = []
+    for name, least in goals.teacher.items():
+        share = found[name]["value"]
+        title = f"Teacher, text to image, val, English, R@{name.rpartition('_')[2]}"
+        made.append(Check(title, f"at least {least:.0%}", f"{share:.1%}", share >= least))
+    told = comparison(results, out)
+    kept, fewer = told["recall_kept"], told["operations_factor"]
+    made.append(Check("Student, of the teacher's R@1", f"at least {goals.kept:.0%}", f"{kept:.1%}", kept >= goals.kept))
+    wanted = f"at least {goals.fewer:g} times fewer"
+    made.append(Check("Student, operations of both towers", wanted, f"{fewer:.2f} times", fewer >= goals.fewer))
+    return made
+
+
+def summary(results: Results, out: Path, judged: Sequence[Check], page: Path) -> dict[str, Any]:
     """demo.json: what was run, how long it took, and what came out."""
     return {
         "passed": all(check.passed for check in judged),
         "report": str(page),
         "elapsed_s": round(sum(done.seconds for done in results.values()), 1),
         "checks": [vars(check) for check in judged],
-        "retrieval": {split: results[f"eval-{split}"].data["languages"] for split in SPLITS},
+        **{name: {split: results[f"{name}-{split}"].data["languages"] for split in SPLITS} for name in MODELS},
+        "comparison": comparison(results, out),
         "steps": [
             {"command": done.step.command, "seconds": round(done.seconds, 2), "passed": done.passed}
             for done in results.values()
         ],
     }
+
+
+def comparison(results: Results, out: Path) -> dict[str, Any]:
+    """Student against teacher: the share of R@1 that is left (val, English, text to image), and what it costs."""
+    operations = _operations(out)
+    counts = {name: operations[name].image + operations[name].text for name in MODELS}
+    recalls = {name: _recalls(results, name)["recall_at_1"]["value"] for name in MODELS}
+    return {
+        "recall_kept": recalls["student"] / recalls["teacher"] if recalls["teacher"] else 0.0,
+        "operations_factor": counts["teacher"] / counts["student"],
+        "operations": {name: vars(operations[name]) for name in MODELS},
+    }
+
+
+def _recalls(results: Results, model: str) -> Mapping[str, Any]:
+    """Text to image on val, in English."""
+    found: Mapping[str, Any] = results[f"{model}-val"].data["languages"]["en"]["text_to_image"]
+    return found
+
+
+@cache
+def _operations(out: Path) -> dict[str, Operations]:
+    from clip_edge.distill.models.checkpoint import load_student
+    from clip_edge.distill.models.operations import count_operations
+
+    folders = {"teacher": out / "teacher", "student": out / "run"}
+    return {name: count_operations(load_student(folder).student) for name, folder in folders.items()}
 
 
 def make_page(out: Path, results: Results, judged: tuple[Check, ...]) -> Page:
@@ -71,13 +113,15 @@ def make_page(out: Path, results: Results, judged: tuple[Check, ...]) -> Page:
     licence = data["licence"]
     return Page(
         title="From pictures to a small CLIP model",
-        subtitle=f"A student trained on {trained:,} scenes of OpenMoji drawings, exported to ONNX, "
-        "proved equal to what was trained, and measured on this machine.",
-        headlines=_headlines(results, report, bundle.manifest),
+        subtitle=f"A teacher trained on {trained:,} scenes of OpenMoji drawings, a student that learnt from what the "
+        "teacher knows, exported to ONNX, proved equal to what was trained, and measured on this machine.",
+        headlines=_headlines(results, report, bundle.manifest, comparison(results, out)),
         checks=judged,
         searches=tuple(_searches(out)),
         retrieval=_retrieval(results),
-        charts=_charts(out / "run" / "metrics.jsonl"),
+        comparison=_side_by_side(results, out, report),
+        comparison_note=_comparison_note(out),
+        charts=(*_charts("Student", out / "run"), *_charts("Teacher", out / "teacher")),
         parity=_parity(results["verify"].data["towers"]),
         parity_note=f"The nearest sentence is the same for {agreement:.0%} of the pictures.",
         facts=_facts(bundle.manifest),
@@ -88,14 +132,14 @@ def make_page(out: Path, results: Results, judged: tuple[Check, ...]) -> Page:
     )
 
 
-def _headlines(results: Results, report: Report, manifest: Manifest) -> tuple[Headline, ...]:
-    recall = results["eval-val"].data["languages"]["en"]["text_to_image"]["recall_at_1"]["value"]
-    one = [row for row in report.results if (row.scenario, row.batch, row.threads) == ("single-stream", 1, 1)]
-    median_s = {row.tower: row.latency_s.p50 for row in one}
+def _headlines(results: Results, report: Report, manifest: Manifest, told: Mapping[str, Any]) -> tuple[Headline, ...]:
+    median_s = _medians(report, manifest.name)
     size_bytes = sum(manifest.files[artifact.path].bytes for artifact in manifest.artifacts)
     minutes, seconds = divmod(round(sum(done.seconds for done in results.values())), 60)
     return (
-        Headline(f"{recall:.1%}".replace("%", " %"), "text to image R@1, new scenes"),
+        Headline(_percent(_recalls(results, "student")["recall_at_1"]["value"]), "text to image R@1, new scenes"),
+        Headline(_percent(told["recall_kept"]), "of its teacher's R@1"),
+        Headline(f"{told['operations_factor']:.1f} ×", "fewer operations than its teacher"),
         Headline(duration(median_s["image"]), "a picture, one thread"),
         Headline(duration(median_s["text"]), "a sentence, one thread"),
         Headline(human_bytes(size_bytes), "both towers, fp32"),
@@ -103,17 +147,75 @@ def _headlines(results: Results, report: Report, manifest: Manifest) -> tuple[He
     )
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _medians(report: Report, bundle: str) -> dict[str, float]:
+    """The median time of one picture and of one sentence on one thread."""
+    one = [row for row in report.results if (row.scenario, row.batch, row.threads) == ("single-stream", 1, 1)]
+    return {row.tower: row.latency_s.p50 for row in one if row.bundle == bundle}
+
+
+def _side_by_side(results: Results, out: Path, report: Report) -> Table:
+    """Teacher and student in one table, a property per row."""
+    operations = _operations(out)
+    manifests = {
+        "teacher": Bundle.open(out / "teacher-bundle").manifest,
+        "student": Bundle.open(out / "bundle").manifest,
+    }
+    rows = []
+    for lang in LANGUAGE_NAMES:
+        languages = {name: results[f"{name}-val"].data["languages"][lang] for name in MODELS}
+        for k in (1, 10):
+            cells = [_share(languages[name]["text_to_image"][f"recall_at_{k}"]) for name in MODELS]
+            rows.append([f"text to image R@{k}, {LANGUAGE_NAMES[lang]}, new scenes", *cells, ""])
+        top = [_share(results[f"{name}-classify"].data["languages"][lang]["top_1"]) for name in MODELS]
+        rows.append([f"zero-shot top-1, {LANGUAGE_NAMES[lang]}", *top, ""])
+    for tower in ("image", "text"):
+        counts = [getattr(operations[name], tower) for name in MODELS]
+        rows.append([f"multiply-adds, {tower} tower", *(f"{n / 1e6:.1f} M" for n in counts), _factor(counts)])
+    totals = [operations[name].image + operations[name].text for name in MODELS]
+    rows.append(["multiply-adds, both", *(f"{n / 1e6:.1f} M" for n in totals), _factor(totals)])
+    artifacts = {name: manifests[name].artifacts for name in MODELS}
+    weights = [sum(item.parameters for item in artifacts[name]) for name in MODELS]
+    rows.append(["parameters, both", *(f"{n / 1e6:.2f} M" for n in weights), _factor(weights)])
+    sizes = [sum(manifests[name].files[item.path].bytes for item in artifacts[name]) for name in MODELS]
+    rows.append(["files, both", *(human_bytes(n) for n in sizes), _factor(sizes)])
+    medians = {name: _medians(report, manifests[name].name) for name in MODELS}
+    for tower, what in (("image", "a picture"), ("text", "a sentence")):
+        times = [medians[name][tower] for name in MODELS]
+        rows.append([f"{what}, one thread", *(duration(s) for s in times), _factor(times)])
+    return Table(("", ">teacher", ">student", ">factor"), rows)
+
+
+def _factor(pair: Sequence[float]) -> str:
+    return f"{pair[0] / pair[1]:.1f} ×"
+
+
+def _comparison_note(out: Path) -> str:
+    """Who taught whom, with what, and where both began."""
+    job = read_json(out / "knowledge" / "train" / "reinforce.json")["job"]
+    return (
+        "The teacher is a frozen EfficientNet-Lite0 from ImageNet, with a projection and a text tower trained here. "
+        "The student is the first four levels of the same network at half the resolution, all of it trained here, with "
+        "a text tower from scratch. It learnt from stored knowledge alone: "
+        f"{job['augmentations']} augmented view(s) a picture, the data's captions and {job['captions']} new one(s) in "
+        "each language, and the teacher's embeddings of all of them."
+    )
+
+
 def _retrieval(results: Results) -> Table:
     rows = []
-    for split in SPLITS:
-        for lang, found in results[f"eval-{split}"].data["languages"].items():
+    for model, split in itertools.product(MODELS, SPLITS):
+        for lang, found in results[f"{model}-{split}"].data["languages"].items():
             for direction in ("text_to_image", "image_to_text"):
                 figure = found[direction]
                 recalls = [_share(figure[f"recall_at_{k}"]) for k in (1, 5, 10)]
                 sizes = [f"{figure['queries']:,}", f"{figure['candidates']:,}"]
                 name = LANGUAGE_NAMES.get(lang, lang)
-                rows.append([SPLIT_NAMES[split], name, direction.replace("_", " "), *sizes, *recalls])
-    return Table(("pictures", "language", "search", ">queries", ">candidates", ">R@1", ">R@5", ">R@10"), rows)
+                rows.append([model, SPLIT_NAMES[split], name, direction.replace("_", " "), *sizes, *recalls])
+    return Table(("model", "pictures", "language", "search", ">queries", ">candidates", ">R@1", ">R@5", ">R@10"), rows)
 
 
 def _share(figure: Mapping[str, float]) -> str:
@@ -133,20 +235,24 @@ def _parity(towers: Sequence[Mapping[str, Any]]) -> Table:
     return Table(columns, rows)
 
 
-def _charts(metrics: Path) -> tuple[Chart, ...]:
+def _charts(name: str, run: Path) -> tuple[Chart, ...]:
     from clip_edge.distill.metrics import read_metrics
 
-    rows = read_metrics(metrics)
+    rows = read_metrics(run / "metrics.jsonl")
 
-    def line(key: str, name: str) -> Line:
-        return Line(name, tuple((row["step"], row[key]) for row in rows if row.get(key) is not None))
+    def line(key: str, title: str) -> Line:
+        return Line(title, tuple((row["step"], row[key]) for row in rows if row.get(key) is not None))
 
-    losses = sorted({key for row in rows for key in row if key.endswith("loss")})
+    losses = sorted({key for row in rows for key in row if key.endswith(("loss", "/kl"))})
     recalls = [line(f"val/text_to_image/recall_at_{k}", f"R@{k}") for k in (1, 5, 10)]
     return (
-        Chart("Loss", tuple(line(key, key.replace("_", " ")) for key in losses)),
-        Chart("Text to image on val", tuple(recalls), percent=True),
+        Chart(f"{name}: loss", tuple(line(key, _told(key)) for key in losses)),
+        Chart(f"{name}: text to image on val", tuple(recalls), percent=True),
     )
+
+
+def _told(key: str) -> str:
+    return key.replace("_", " ").replace("/kl", " captions, KL to the teacher")
 
 
 def _facts(manifest: Manifest) -> tuple[tuple[str, str], ...]:

@@ -8,9 +8,21 @@ import pytest
 from clip_edge import demo
 from clip_edge.cli import main, run_verb
 from clip_edge.console import SILENT
-from clip_edge.demo import FULL, Size
+from clip_edge.demo import FULL, Goals, Size
 
-TINY = Size(images=64, eval_images=16, emojis=24, unseen=4, steps=5, batch=32, goals=None, bench_budget_s=0.2)
+TINY = Size(
+    images=64,
+    eval_images=16,
+    emojis=24,
+    unseen=4,
+    teacher_steps=3,
+    teacher_batch=32,
+    augmentations=2,
+    steps=4,
+    batch=32,
+    goals=None,
+    bench_budget_s=0.1,
+)
 
 
 def test_dry_run_prints_command_lines_that_the_verbs_accept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,13 +30,15 @@ def test_dry_run_prints_command_lines_that_the_verbs_accept(tmp_path: Path, caps
     assert main(["demo", "--dry-run", "--out", str(out), "--json", "-"]) == 0
     commands = json.loads(capsys.readouterr().out)["commands"]
     assert [command.split()[1] for command in commands] == [
-        *("data", "distill", "eval", "eval", "export", "verify", "bench")
+        *("data", "distill", "reinforce", "distill"),
+        *("eval",) * 6,
+        *("export", "verify", "export", "bench"),
     ]
     assert not out.exists()
 
 
 def test_the_goals_are_those_of_the_built_in_data() -> None:
-    assert FULL.goals == {"recall_at_1": 0.60, "recall_at_10": 0.95}
+    assert FULL.goals == Goals(teacher={"recall_at_1": 0.60, "recall_at_10": 0.95}, kept=0.80, fewer=5.0)
     assert (FULL.eval_images, FULL.emojis - FULL.unseen) == (500, 400)
 
 
@@ -52,11 +66,20 @@ def test_the_whole_road_and_again(
     first = capsys.readouterr()
     told = json.loads(first.out)  # all of stdout, so no step wrote to it
     assert told["passed"]
-    assert [step["passed"] for step in told["steps"]] == [True] * 7
-    assert set(told["retrieval"]) == {"val", "unseen"}
-    assert first.err.count("$ clip-edge ") == 7
+    assert [step["passed"] for step in told["steps"]] == [True] * 14
+    assert set(told["teacher"]) == set(told["student"]) == {"val", "unseen"}
+    assert told["comparison"]["operations_factor"] > 5  # the architectures decide it, not the training
+    assert first.err.count("$ clip-edge ") == 14
     page = (out / "report.html").read_text()
-    for title in ("Searching pictures", "Retrieval", "Training", "How fast it is here", "The pictures", "The model"):
+    for title in (
+        "Teacher and student",
+        "Searching pictures",
+        "Retrieval",
+        "Training",
+        "How fast it is here",
+        "The pictures",
+        "The model",
+    ):
         assert title in page
     assert page.count("data:image/png;base64,") > 40
 
@@ -68,4 +91,4 @@ def test_the_whole_road_and_again(
     (out / "steps" / "verify.json").unlink()  # as if it had been interrupted there
     assert main(words) == 0
     third = capsys.readouterr().err
-    assert third.count("$ clip-edge ") == 2  # verify, and bench behind it
+    assert third.count("$ clip-edge ") == 3  # verify, and what stands behind it
