@@ -36,11 +36,12 @@ void read_image(const Json &image, Manifest &manifest, const std::string &where)
   clip_edge_preprocess_spec &spec = manifest.preprocess;
   clip_edge_preprocess_spec_init(&spec, sizeof(spec));
   spec.size = static_cast<int32_t>(table["size"].integer(1, 4096));
-  spec.resize = static_cast<clip_edge_resize>(choice(table, "resize", {"shortest", "squash"}, where));
+  spec.resize = static_cast<clip_edge_resize>(choice(table, "resize", {"shortest", "squash", "shortest_floor"}, where));
   spec.interpolation =
       static_cast<clip_edge_interpolation>(choice(table, "interpolation", {"bilinear", "bicubic"}, where));
   const int crop = choice(image, "crop", {"center", "none"}, where);
-  if (!image["antialias"].boolean() || scale < 0.99999 / 255 || scale > 1.00001 / 255 || crop != spec.resize)
+  const bool crop_fits = crop == (spec.resize == CLIP_EDGE_RESIZE_SQUASH ? 1 : 0);
+  if (!image["antialias"].boolean() || scale < 0.99999 / 255 || scale > 1.00001 / 255 || !crop_fits)
     fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: this kind of preprocessing is not supported", where.c_str());
   for (const char *key : {"mean", "std"}) {
     const std::vector<Json> values = table[key].items();
@@ -59,8 +60,10 @@ void read_text(const Json &text, Manifest &manifest, const std::string &where) {
   const auto number = [&](const char *key) { return static_cast<int32_t>(table[key].integer(0, 1 << 20)); };
   spec.context_length = number("context_length");
   spec.vocab_size = number("vocab_size");
-  spec.pad_id = number("pad_id"), spec.bos_id = number("bos_id"), spec.eos_id = number("eos_id");
-  spec.clean = static_cast<clip_edge_text_cleaning>(choice(table, "clean", {"none", "clip"}, where));
+  spec.pad_id = number("pad_id"), spec.eos_id = number("eos_id");
+  spec.bos_id = table["bos_id"].is_null() ? CLIP_EDGE_NO_TOKEN : number("bos_id");
+  const int clean = choice(table, "clean", {"none", "clip", "canonicalize", "whitespace"}, where);
+  spec.clean = static_cast<clip_edge_text_cleaning>(clean);
   manifest.text = read_text_spec(&spec);
 }
 

@@ -50,7 +50,8 @@ Geometry geometry_of(int width, int height, const clip_edge_preprocess_spec &spe
     return side == shorter ? size : static_cast<int>(static_cast<double>(size) * side / shorter);
   };
   const int wide = scaled(width), high = scaled(height);
-  return {wide, high, rounded_half(wide - size), rounded_half(high - size)};
+  const auto margin = [&](int n) { return spec.resize == CLIP_EDGE_RESIZE_SHORTEST_FLOOR ? n / 2 : rounded_half(n); };
+  return {wide, high, margin(wide - size), margin(high - size)};
 }
 
 // Pillow's rule since version 13, where the height shrinks much more than the width. The order shows in the bytes,
@@ -107,7 +108,7 @@ clip_edge_preprocess_spec default_spec() {
 void check_spec(const clip_edge_preprocess_spec &spec) {
   if (spec.size < 1 || spec.size > 4096)
     fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "`size` must lie in 1..4096; found %d", static_cast<int>(spec.size));
-  if (spec.resize != CLIP_EDGE_RESIZE_SHORTEST && spec.resize != CLIP_EDGE_RESIZE_SQUASH)
+  if (static_cast<unsigned>(spec.resize) > CLIP_EDGE_RESIZE_SHORTEST_FLOOR)
     fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "unknown resize rule %d", static_cast<int>(spec.resize));
   if (spec.interpolation != CLIP_EDGE_BILINEAR && spec.interpolation != CLIP_EDGE_BICUBIC)
     fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "unknown interpolation %d", static_cast<int>(spec.interpolation));

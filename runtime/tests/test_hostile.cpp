@@ -192,7 +192,7 @@ void random_frames_end_in_a_status(int rounds) {
     clip_edge_preprocess_spec spec;
     clip_edge_preprocess_spec_init(&spec, sizeof(spec));
     spec.size = random_int(-1, 20);
-    spec.resize = static_cast<clip_edge_resize>(random_int(0, 1));
+    spec.resize = static_cast<clip_edge_resize>(random_int(0, 2));
     spec.interpolation = static_cast<clip_edge_interpolation>(random_int(0, 1));
     image.width = random_int(-1, 40), image.height = random_int(-1, 40);
     image.format = static_cast<clip_edge_pixel_format>(random_int(0, 7));

@@ -117,8 +117,9 @@ typedef struct clip_edge_image {
 CLIP_EDGE_API void clip_edge_image_init(clip_edge_image *image, size_t struct_size);
 
 typedef enum clip_edge_resize {
-  CLIP_EDGE_RESIZE_SHORTEST = 0, /* the shorter side becomes `size`, then the centre is cropped */
-  CLIP_EDGE_RESIZE_SQUASH = 1    /* both sides become `size`, whatever the aspect ratio */
+  CLIP_EDGE_RESIZE_SHORTEST = 0,      /* the shorter side becomes `size`, then the centre is cropped */
+  CLIP_EDGE_RESIZE_SQUASH = 1,        /* both sides become `size`, whatever the aspect ratio */
+  CLIP_EDGE_RESIZE_SHORTEST_FLOOR = 2 /* as SHORTEST, an odd margin rounded down instead of half to even */
 } clip_edge_resize;
 
 typedef enum clip_edge_interpolation {
@@ -149,8 +150,13 @@ CLIP_EDGE_API clip_edge_status clip_edge_preprocess_image(const clip_edge_prepro
 
 typedef enum clip_edge_text_cleaning {
   CLIP_EDGE_CLEAN_NONE = 0, /* whatever the tokenizer file itself does */
-  CLIP_EDGE_CLEAN_CLIP = 1  /* before it: odd characters mended, HTML references, single spaces, lower case */
+  CLIP_EDGE_CLEAN_CLIP = 1, /* instead of its normalizer: odd characters mended, HTML references, single spaces, lower case */
+  CLIP_EDGE_CLEAN_CANONICALIZE = 2, /* SigLIP's, before it: the same, without the punctuation of ASCII */
+  CLIP_EDGE_CLEAN_WHITESPACE = 3    /* before it: CLIP's, in upper and lower case as they are */
 } clip_edge_text_cleaning;
+
+/* As bos_id: rows begin with the sentence. */
+#define CLIP_EDGE_NO_TOKEN (-1)
 
 /* What stands around a tokenizer file: a row is BOS, ids, EOS, then padding up to context_length. */
 typedef struct clip_edge_text_spec {
@@ -167,7 +173,7 @@ CLIP_EDGE_API void clip_edge_text_spec_init(clip_edge_text_spec *spec, size_t st
 /* Never changes once made: threads may share it. */
 typedef struct clip_edge_tokenizer clip_edge_tokenizer;
 
-/* From the bytes of a tokenizer.json (byte-level BPE), which are not needed afterwards. */
+/* From the bytes of a tokenizer.json (BPE, Unigram, WordPiece: docs/embed.md says with what around them), which are not needed afterwards. */
 CLIP_EDGE_API clip_edge_status clip_edge_tokenizer_new(const char *json, size_t json_bytes,
                                                        const clip_edge_text_spec *spec,
                                                        clip_edge_tokenizer **tokenizer);

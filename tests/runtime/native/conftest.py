@@ -144,7 +144,7 @@ class Library:
         result = Spec()
         self.c.clip_edge_preprocess_spec_init(ctypes.byref(result), ctypes.c_size_t(ctypes.sizeof(result)))
         result.size = spec.size
-        result.resize = ("shortest", "squash").index(spec.resize)
+        result.resize = ("shortest", "squash", "shortest_floor").index(spec.resize)
         result.interpolation = ("bilinear", "bicubic").index(spec.interpolation)
         result.mean[:] = spec.mean
         result.std[:] = spec.std
@@ -168,8 +168,9 @@ class Library:
 
     def tokenizer(self, json_bytes: bytes, spec: TextSpec) -> Callable[[bytes], np.ndarray]:
         """A function from the bytes of a sentence to its row of ids; the handle lives as long as the process."""
-        text = Text(ctypes.sizeof(Text), spec.context_length, spec.vocab_size, spec.pad_id, spec.bos_id, spec.eos_id)
-        text.clean = ("none", "clip").index(spec.clean)
+        bos_id = -1 if spec.bos_id is None else spec.bos_id
+        text = Text(ctypes.sizeof(Text), spec.context_length, spec.vocab_size, spec.pad_id, bos_id, spec.eos_id)
+        text.clean = ("none", "clip", "canonicalize", "whitespace").index(spec.clean)
         handle = ctypes.c_void_p()
         size = ctypes.c_size_t
         self.check(

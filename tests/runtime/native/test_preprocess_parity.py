@@ -25,8 +25,8 @@ def specs(count: int) -> list[PreprocessSpec]:
     return [
         PreprocessSpec(
             size=int(RANDOM.integers(1, 300)),
-            resize=("shortest", "squash")[i % 2],  # type: ignore[arg-type]
-            interpolation=("bilinear", "bicubic")[i // 2 % 2],  # type: ignore[arg-type]
+            resize=("shortest", "squash", "shortest_floor")[i % 3],  # type: ignore[arg-type]
+            interpolation=("bilinear", "bicubic")[i // 3 % 2],  # type: ignore[arg-type]
         )
         for i in range(count)
     ]
