@@ -87,7 +87,7 @@ class TextInput:
     tokenizer: TextSpec
     causal: bool
     pad_mask: bool  # False: padding takes part in attention, so the pad id and the full length matter
-    pooling: Literal["eos", "mean"]
+    pooling: Literal["eos", "mean", "first", "last"]
     activation: str
 
 

@@ -92,7 +92,9 @@ def _bundle(path: Path) -> Inspection:
         "hashes": "all equal",
         "weights_sha256": manifest.source.weights_sha256,
     }
-    licences = tuple(_licence(vars(licence)) for licence in manifest.licences)
+    if manifest.source.provenance.get("weights") == "random":
+        facts["weights"] = "RANDOM: good for measuring speed and size, and for nothing else"
+    licences = tuple(licence_words(vars(licence)) for licence in manifest.licences)
     return Inspection("bundle", str(path), facts, licences, manifest.research_only, ())
 
 
@@ -115,7 +117,7 @@ def _student(path: Path) -> Inspection:
         "provenance": info.get("provenance"),
     }
     return Inspection(
-        "student", str(path), facts, tuple(map(_licence, licences)), info.get("research_only") is True, ()
+        "student", str(path), facts, tuple(map(licence_words, licences)), info.get("research_only") is True, ()
     )
 
 
@@ -229,7 +231,8 @@ def _get(table: Mapping[str, Any], *names: str) -> Any:
     return value
 
 
-def _licence(table: Mapping[str, Any]) -> str:
+def licence_words(table: Mapping[str, Any]) -> str:
+    """A licence on one line, with the flag that matters."""
     flag = " (research only)" if table.get("research_only") is True else ""
     return f"{table.get('applies_to')}: {table.get('name')}{flag}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,11 +22,13 @@ RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling
 class PreprocessSpec:
     """What silently breaks a deployment when it is lost. Pixels are RGB, scaled to [0, 1], then (x - mean) / std.
 
-    `resize="shortest"` scales the shorter side to `size` and crops the centre; `"squash"` ignores the aspect ratio.
+    `resize="shortest"` scales the shorter side to `size` and crops the centre, its offset rounded half to even as
+    torchvision does it; `"shortest_floor"` rounds that offset down, as Hugging Face's processors do; `"squash"` ignores
+    the aspect ratio.
     """
 
     size: int
-    resize: Literal["shortest", "squash"] = "shortest"
+    resize: Literal["shortest", "shortest_floor", "squash"] = "shortest"
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -40,8 +43,7 @@ class PreprocessSpec:
 def resize_and_crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
     """An RGB picture of `spec.size` squared.
 
-    The longer side is truncated (`int(size * long / short)`) and the crop offset rounded half to even,
-    as torchvision's Resize and CenterCrop do.
+    The longer side is truncated (`int(size * long / short)`), as torchvision and transformers do.
 
     Raises:
         DataError: the picture is so narrow that its resized form would exceed 100 million pixels.
@@ -59,7 +61,8 @@ def resize_and_crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
         )
     if (wide, high) != (width, height):
         image = image.resize((wide, high), filter_)
-    left, top = round((wide - size) / 2.0), round((high - size) / 2.0)
+    offset = math.floor if spec.resize == "shortest_floor" else round
+    left, top = offset((wide - size) / 2.0), offset((high - size) / 2.0)
     return image.crop((left, top, left + size, top + size))
 
 

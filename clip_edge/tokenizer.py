@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import string
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ import tokenizers
 from clip_edge.errors import ArtifactError, UsageError
 from clip_edge.files import MAX_JSON_BYTES, read_bounded
 
+Cleaning = Literal["clip", "canonicalize", "whitespace", "none"]
 Ids = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 
@@ -21,17 +23,17 @@ Ids = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 class TextSpec:
     """What stands around the `tokenizers` file; a deployment that loses any of it embeds other sentences.
 
-    A row is `bos_id`, at most `context_length - 2` ids, `eos_id`, then `pad_id` up to `context_length`.
-    Every id lies below `vocab_size`. `clean="clip"` mends and lower-cases the text before the file sees it
-    (`clean_clip`); `"none"` leaves everything to the normalizer inside the file.
+    A row is `bos_id` (where there is one), at most so many ids that `eos_id` still fits, `eos_id`, then `pad_id` up to
+    `context_length`. Every id lies below `vocab_size`. `clean` names what happens to the text before the file sees it
+    (`CLEANERS`); `"none"` leaves everything to the normalizer inside the file.
     """
 
     context_length: int
     vocab_size: int
     pad_id: int
-    bos_id: int
+    bos_id: int | None
     eos_id: int
-    clean: Literal["clip", "none"]
+    clean: Cleaning
 
     def __post_init__(self) -> None:
         if not 3 <= self.context_length <= 4096:
@@ -39,8 +41,14 @@ class TextSpec:
         if not 3 <= self.vocab_size <= 1 << 20:
             raise ValueError(f"`vocab_size` must lie in 3..{1 << 20}; found {self.vocab_size}")
         for name in ("pad_id", "bos_id", "eos_id"):
-            if not 0 <= getattr(self, name) < self.vocab_size:
-                raise ValueError(f"`{name}` must lie in 0..{self.vocab_size - 1}; found {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < self.vocab_size:
+                raise ValueError(f"`{name}` must lie in 0..{self.vocab_size - 1}; found {value}")
+
+    @property
+    def begin(self) -> list[int]:
+        """What stands before the sentence."""
+        return [] if self.bos_id is None else [self.bos_id]
 
 
 class Tokenizer:
@@ -55,6 +63,8 @@ class Tokenizer:
         self.spec = spec
         self.where = str(where)
         self._encoder = _parse(json_bytes, self.where)
+        if spec.clean == "clip":  # `clean_clip` does it all; the file's own normalizer is there for other readers
+            self._encoder.normalizer = None
 
     @classmethod
     def load(cls, tokenizer_json: Path | bytes, spec: TextSpec) -> Tokenizer:
@@ -74,8 +84,8 @@ class Tokenizer:
             raise UsageError("the tokenizer takes a list of sentences; found one string", hint="write [text]")
         rows = np.full((len(texts), self.spec.context_length), self.spec.pad_id, dtype=np.int64)
         for row, text in zip(rows, texts, strict=True):
-            ids = self.encode(text)[: self.spec.context_length - 2]
-            row[: len(ids) + 2] = [self.spec.bos_id, *ids, self.spec.eos_id]
+            ids = [*self.spec.begin, *self.encode(text)][: self.spec.context_length - 1]
+            row[: len(ids) + 1] = [*ids, self.spec.eos_id]
         if rows.size and rows.max() >= self.spec.vocab_size:
             raise ArtifactError(
                 f"expected token ids below {self.spec.vocab_size}; found {rows.max()}",
@@ -86,8 +96,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of one sentence, without BOS and EOS, at full length."""
-        if self.spec.clean == "clip":
-            text = clean_clip(text)
+        text = CLEANERS[self.spec.clean](text)
         text = text.encode("utf-8", "replace").decode()  # lone surrogates are no text: they become `?`
         ids: list[int] = self._encoder.encode(text, add_special_tokens=False).ids
         return ids
@@ -98,10 +107,33 @@ class Tokenizer:
 
 def clean_clip(text: str) -> str:
     """The cleaning that CLIP's vocabulary was made for: mended encoding, HTML entities, single spaces, lower case."""
+    return clean_whitespace(text).lower()
+
+
+def clean_whitespace(text: str) -> str:
+    """Mended encoding, HTML entities, single spaces: what open_clip does before a Hugging Face tokenizer."""
+    return " ".join(_mended(text).split())
+
+
+def clean_canonicalize(text: str) -> str:
+    """What SigLIP was trained on: the same in lower case, without punctuation (big_vision's `canonicalize_text`)."""
+    text = _mended(text).replace("_", " ").translate(_NO_PUNCTUATION)
+    return " ".join(text.lower().split())
+
+
+def _mended(text: str) -> str:
     import ftfy
 
-    text = html.unescape(html.unescape(ftfy.fix_text(text)))  # twice: web captions hold `&amp;amp;`
-    return " ".join(text.split()).lower()
+    return html.unescape(html.unescape(ftfy.fix_text(text)))  # twice: web captions hold `&amp;amp;`
+
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+CLEANERS: dict[Cleaning, Callable[[str], str]] = {
+    "clip": clean_clip,
+    "canonicalize": clean_canonicalize,
+    "whitespace": clean_whitespace,
+    "none": str,
+}
 
 
 def _parse(json_bytes: bytes, where: str) -> tokenizers.Tokenizer:

@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from clip_edge.preprocess import Bytes, PreprocessSpec, normalize, to_pixels
 
 if TYPE_CHECKING:
     from clip_edge.distill.data.samples import ClassInfo, DataSet, Sample
-    from clip_edge.distill.models.checkpoint import LoadedStudent
+    from clip_edge.tokenizer import Tokenizer
 
 T = TypeVar("T")
 Task = Literal["retrieve", "classify"]
@@ -30,6 +31,29 @@ TASKS: tuple[Task, ...] = ("retrieve", "classify")
 KS = (1, 5, 10)  # recall at k, as the retrieval papers report it
 BATCH_SIZE = 64
 UNDETERMINED = "und"  # BCP 47's tag, for captions whose language the data does not say
+
+
+class Measurable(Protocol):
+    """What is measured: a loaded student, or the same three things of any other model."""
+
+    @property
+    def student(self) -> Any: ...  # a module with `encode_image` and `encode_text`
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def preprocess(self) -> PreprocessSpec: ...
+
+
+def load_model(source: str) -> Measurable:
+    """The model that MODEL names: a student folder, the run that holds one, or `open_clip:…` and `hf:…`.
+
+    Raises:
+        UsageError, CheckpointError, UnavailableError: as `load_student` and `load_pretrained`.
+    """
+    from clip_edge.distill.models.checkpoint import load_student
+    from clip_edge.distill.models.pretrained import is_pretrained, load_pretrained
+
+    return load_pretrained(source) if is_pretrained(source) else load_student(Path(source))
 
 
 @dataclass(frozen=True)
@@ -43,7 +67,7 @@ class Embedded:
 
 
 def evaluate(
-    loaded: LoadedStudent,
+    loaded: Measurable,
     dataset: DataSet,
     *,
     task: Task = "retrieve",
@@ -153,7 +177,7 @@ def classification(
 
 
 def embed_dataset(
-    loaded: LoadedStudent,
+    loaded: Measurable,
     dataset: DataSet,
     *,
     limit: int | None = None,
@@ -195,14 +219,14 @@ def embed_dataset(
     )
 
 
-def embed_images(loaded: LoadedStudent, pixels: Bytes) -> Floats:
+def embed_images(loaded: Measurable, pixels: Bytes) -> Floats:
     """(N, S, S, 3) uint8, already resized -> (N, D) unit vectors, in fp32."""
     with _measuring(loaded) as device:
         batch = torch.from_numpy(normalize(pixels, loaded.preprocess)).to(device)  # (N, 3, S, S)
         return unit_rows(loaded.student.encode_image(batch).float().cpu().numpy())
 
 
-def embed_texts(loaded: LoadedStudent, texts: Sequence[str], *, batch_size: int = BATCH_SIZE) -> Floats:
+def embed_texts(loaded: Measurable, texts: Sequence[str], *, batch_size: int = BATCH_SIZE) -> Floats:
     """N sentences -> (N, D) unit vectors, in fp32; a sentence that occurs twice is computed once."""
     distinct = list(dict.fromkeys(texts))
     row = {text: i for i, text in enumerate(distinct)}
@@ -215,7 +239,7 @@ def embed_texts(loaded: LoadedStudent, texts: Sequence[str], *, batch_size: int 
 
 
 def embed_classes(
-    loaded: LoadedStudent, names: Sequence[str], templates: Sequence[str], *, batch_size: int = BATCH_SIZE
+    loaded: Measurable, names: Sequence[str], templates: Sequence[str], *, batch_size: int = BATCH_SIZE
 ) -> Floats:
     """C class names -> (C, D): the mean of each name's sentences, of length one again."""
     sentences = [template.replace("{}", name) for name in names for template in templates]
@@ -224,7 +248,7 @@ def embed_classes(
 
 
 @contextlib.contextmanager
-def _measuring(loaded: LoadedStudent) -> Iterator[torch.device]:
+def _measuring(loaded: Measurable) -> Iterator[torch.device]:
     """Evaluation mode, fp32 and no gradients, whatever the caller was doing; every module's mode is put back."""
     student = loaded.student
     device = next(student.parameters()).device
@@ -273,7 +297,7 @@ def _read_ahead(
         yield [future.result() for future in last]
 
 
-def _retrieve(loaded: LoadedStudent, embedded: Embedded, lang: str, batch_size: int) -> dict[str, Any]:
+def _retrieve(loaded: Measurable, embedded: Embedded, lang: str, batch_size: int) -> dict[str, Any]:
     spoken = (_in_language(captions, lang) or () for captions in embedded.captions)
     described = [(i, text) for i, texts in enumerate(spoken) for text in texts]
     if not described:
@@ -287,7 +311,7 @@ def _retrieve(loaded: LoadedStudent, embedded: Embedded, lang: str, batch_size: 
 
 
 def _classify(
-    loaded: LoadedStudent,
+    loaded: Measurable,
     embedded: Embedded,
     classes: Sequence[ClassInfo],
     lang: str,

@@ -54,7 +54,7 @@ def preprocessor_config(image: ImageInput) -> bytes:
             "image_processor_type": "CLIPImageProcessor",
             "do_convert_rgb": True,
             "do_resize": True,
-            "size": {"shortest_edge": spec.size} if spec.resize == "shortest" else square,
+            "size": square if spec.resize == "squash" else {"shortest_edge": spec.size},
             "resample": int(RESAMPLING[spec.interpolation]),
             "do_center_crop": image.crop == "center",
             "crop_size": square,
@@ -71,7 +71,8 @@ def tokenizer_config(tokenizer_json: bytes, spec: TextSpec) -> bytes:
     """tokenizer_config.json: rows of a fixed length, with our own start, end and padding."""
     words = _words(tokenizer_json)
     try:
-        bos, eos, pad = (words[token] for token in (spec.bos_id, spec.eos_id, spec.pad_id))
+        begin = {} if spec.bos_id is None else {"bos_token": words[spec.bos_id]}
+        eos, pad = words[spec.eos_id], words[spec.pad_id]
     except KeyError as problem:
         raise ExportError(
             f"token id {problem} is not in tokenizer.json",
@@ -83,7 +84,7 @@ def tokenizer_config(tokenizer_json: bytes, spec: TextSpec) -> bytes:
             "model_max_length": spec.context_length,
             "padding_side": "right",
             "truncation_side": "right",
-            "bos_token": bos,
+            **begin,
             "eos_token": eos,
             "pad_token": pad,
             "clean_up_tokenization_spaces": False,
@@ -94,5 +95,6 @@ def tokenizer_config(tokenizer_json: bytes, spec: TextSpec) -> bytes:
 def _words(tokenizer_json: bytes) -> dict[int, str]:
     """Token id -> token, added tokens last because they win."""
     value: dict[str, Any] = json.loads(tokenizer_json)
-    words = {index: word for word, index in value["model"]["vocab"].items()}
+    vocab = value["model"]["vocab"]  # Unigram lists [word, log probability]
+    words = dict(enumerate(word for word, _ in vocab)) if isinstance(vocab, list) else {vocab[w]: w for w in vocab}
     return words | {token["id"]: token["content"] for token in value.get("added_tokens", [])}

@@ -78,7 +78,9 @@ def probe_ids(tokens: TextSpec) -> Tensor:
     """(2, L) int64 ids: one short row and one full row."""
     random = torch.Generator().manual_seed(0)
     ids = torch.randint(tokens.vocab_size, (PROBE_ROWS, tokens.context_length), generator=random)
-    ids[ids == tokens.eos_id] = tokens.bos_id
+    ids[(ids == tokens.eos_id) | (ids == tokens.pad_id)] = next(
+        index for index in range(3) if index not in (tokens.eos_id, tokens.pad_id)
+    )
     ids[0, 2:] = tokens.pad_id
     ids[0, 2], ids[1, -1] = tokens.eos_id, tokens.eos_id
     return ids

@@ -33,6 +33,7 @@ class TowerCheck:
     path: str
     cases: int
     min_cosine: float
+    p1_cosine: float  # the first percentile over the rows
     mean_cosine: float
     max_abs: float
     tolerance: float
@@ -157,6 +158,7 @@ def _check(artifact: Artifact, found: Floats, golden: Golden, normalized: bool) 
         path=artifact.path,
         cases=len(expected),
         min_cosine=_rounded(cosines.min()),
+        p1_cosine=_rounded(np.percentile(cosines, 1)),
         mean_cosine=_rounded(cosines.mean()),
         max_abs=_rounded(max_abs),
         tolerance=tolerance,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -102,4 +104,195 @@ def tiny_bundle(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
     out = tmp_path_factory.mktemp("bundle") / "tiny"
     export(tiny_student, [Request("onnx")], out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def foreign_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A small model of another library in its own folder layout, random weights and trained tokenizer included."""
+    made: dict[str, Path] = {}
+
+    def get(kind: str) -> Path:
+        if kind not in made:
+            folder = tmp_path_factory.mktemp("foreign") / kind
+            folder.mkdir()
+            family, _, name = kind.partition(":")
+            (_save_open_clip_kind if family == "open_clip" else _save_hugging_face)(folder, name)
+            made[kind] = folder
+        return made[kind]
+
+    return get
+
+
+def _save_open_clip_kind(folder: Path, name: str) -> None:
+    """open_clip's folder layout for its families: `mobileclip`, `quickgelu`, `siglip`, `xlmr`, `mt5`."""
+    import json
+
+    import open_clip
+    import torch
+    import transformers
+    from safetensors.torch import save_file
+
+    sizes = {"width": 32, "heads": 2, "layers": 2, "context_length": 24, "vocab_size": 49408}
+    vision: dict[str, object] = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
+    trunk: dict[str, object] = {
+        "image_size": 32,
+        "timm_model_name": "test_vit",
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+    }
+    config: dict[str, object] = {"embed_dim": 48, "vision_cfg": vision, "text_cfg": sizes}
+    preprocess = {
+        "mean": [0.4, 0.5, 0.6],
+        "std": [0.2, 0.3, 0.4],
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    }
+    if name == "mobileclip":
+        trunk |= {"timm_model_name": "test_efficientnet"}
+        config |= {"vision_cfg": trunk, "text_cfg": {**sizes, "no_causal_mask": True}, "custom_text": True}
+        preprocess |= {"mean": [0.0] * 3, "std": [1.0] * 3, "interpolation": "bilinear"}
+    elif name == "quickgelu":
+        config |= {"quick_gelu": True}
+    elif name == "siglip":
+        text = {**sizes, "vocab_size": 300, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
+        text |= {
+            "hf_tokenizer_name": "here",
+            "tokenizer_kwargs": {"clean": "canonicalize"},
+            "norm_kwargs": {"eps": 1e-6},
+        }
+        config |= {"init_logit_bias": -10, "custom_text": True, "text_cfg": text}
+        preprocess |= {"resize_mode": "squash"}
+        _train_tokenizer("t5").save_pretrained(folder)
+    else:
+        wide = {"vocab_size": 300, "pad_token_id": 1}
+        roberta = transformers.XLMRobertaConfig(
+            **wide,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=40,
+        )
+        mt5 = transformers.MT5Config(
+            vocab_size=300, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, pad_token_id=0
+        )
+        text_config, kind = (mt5, "t5-pad0") if name == "mt5" else (roberta, "xlmr")
+        text_config.save_pretrained(folder)
+        text = {"hf_model_name": str(folder), "hf_tokenizer_name": "here", "hf_proj_type": "mlp", "context_length": 24}
+        config |= {"text_cfg": {**text, "hf_pooler_type": "mean_pooler"}}
+        _train_tokenizer(kind).save_pretrained(folder)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        with _no_talk():
+            model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
+        for value in model.parameters():  # rows that differ visibly, biases and tables included
+            value.data.add_(0.05 * torch.randn_like(value))
+    save_file(
+        {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
+    )
+
+
+@contextlib.contextmanager
+def _no_talk() -> Iterator[None]:
+    """open_clip warns on the root logger when it loads nothing."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _save_hugging_face(folder: Path, name: str) -> None:
+    """`save_pretrained`'s layout of `clip`, `siglip`, `chinese_clip` and `altclip`."""
+    import torch
+    import transformers
+
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = {**tower, "image_size": 32, "patch_size": 8}
+    text = {**tower, "vocab_size": 300, "max_position_embeddings": 24}
+    kinds = {
+        "clip": ("CLIP", "clip", {**text, "bos_token_id": 1, "eos_token_id": 3, "hidden_act": "quick_gelu"}),
+        "siglip": ("Siglip", "t5", {**text, "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 1}),
+        "chinese_clip": ("ChineseCLIP", "bert", {**text, "pad_token_id": 0}),
+        "altclip": ("AltCLIP", "xlmr", {**text, "max_position_embeddings": 26, "pad_token_id": 1, "project_dim": 40}),
+    }
+    class_name, tokenizer, text_config = kinds[name]
+    config_class, model_class = (getattr(transformers, f"{class_name}{part}") for part in ("Config", "Model"))
+    more = {} if name == "siglip" else {"projection_dim": 40}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = model_class(config_class(text_config=text_config, vision_config=vision, **more))
+        for value in model.parameters():
+            value.data.add_(0.05 * torch.randn_like(value))
+    model.save_pretrained(folder)
+    _train_tokenizer(tokenizer).save_pretrained(folder)
+    square = name in ("siglip", "chinese_clip")  # as their authors' own files have it
+    size = {"height": 32, "width": 32} if square else {"shortest_edge": 32}
+    processor = getattr(
+        transformers,
+        {"siglip": "SiglipImageProcessor", "chinese_clip": "ChineseCLIPImageProcessor"}.get(name, "CLIPImageProcessor"),
+    )
+    crop = {"do_center_crop": False} if square else {"crop_size": {"height": 32, "width": 32}}
+    processor(size=size, **crop, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.4]).save_pretrained(folder)
+
+
+def _train_tokenizer(kind: str):  # type: ignore[no-untyped-def]
+    """A real tokenizer of each make, trained on a few sentences: 300 ids at most."""
+    import tokenizers
+    import transformers
+    from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+
+    texts = [
+        "a photo of a cat",
+        "two dogs and three cars",
+        "ein Apfel und Äpfel",
+        "一只红色的猫",
+        "a b c d e f g h i j",
+    ] * 8
+    frames = {  # special words in the order of their ids, what frames a sentence, the padding word
+        "clip": (["<pad>", "<s>", "<unk>", "</s>"], ["<s>"], "</s>", "</s>"),
+        "t5": (["<pad>", "</s>", "<unk>"], [], "</s>", "</s>"),
+        "t5-pad0": (["<pad>", "</s>", "<unk>"], [], "</s>", "<pad>"),
+        "xlmr": (["<s>", "<pad>", "</s>", "<unk>"], ["<s>"], "</s>", "<pad>"),
+        "bert": (["[PAD]", "[UNK]", "[CLS]", "[SEP]"], ["[CLS]"], "[SEP]", "[PAD]"),
+    }
+    special, begin, end, pad = frames[kind]
+    unknown = "[UNK]" if kind == "bert" else "<unk>"
+    if kind == "bert":
+        encoder = tokenizers.Tokenizer(models.WordPiece(unk_token=unknown))
+        encoder.normalizer, encoder.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=special, show_progress=False)
+    elif kind == "clip":
+        encoder = tokenizers.Tokenizer(models.BPE(unk_token=unknown))
+        encoder.normalizer, encoder.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        )
+    else:
+        encoder = tokenizers.Tokenizer(models.Unigram())
+        encoder.normalizer, encoder.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=200, special_tokens=special, unk_token=unknown, show_progress=False
+        )
+    encoder.train_from_iterator(texts, trainer)
+    ids = [(word, special.index(word)) for word in [*begin, end]]
+    encoder.post_processor = processors.TemplateProcessing(single=" ".join([*begin, "$A", end]), special_tokens=ids)
+    named = {"bos_token": begin[0]} if begin else {}
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=encoder, **named, eos_token=end, pad_token=pad, unk_token=unknown, model_max_length=24
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_trt_bundle(tiny_student: Path, tiny_emoji: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle for TensorRT and TensorRT-RTX in three precisions, with engines for sm89. Copy it before changing it."""
+    pytest.importorskip("tensorrt_rtx_bindings")
+    from clip_edge.export.exporter import Request, export
+
+    requests = [Request(target, precision) for target in ("trt", "trt-rtx") for precision in ("fp32", "fp16", "int8")]
+    out = tmp_path_factory.mktemp("bundle") / "tiny-trt"
+    export(tiny_student, requests, out, calibration=tiny_emoji, capabilities=["sm89"])
     return out

@@ -16,7 +16,7 @@ WORST_SHOWN = 5  # classes named under the table; the others are in the JSON
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a student folder, or the run folder that holds one")
+    parser.add_argument("model", metavar="MODEL", help="a student folder or run, open_clip:NAME:TAG, or hf:FOLDER")
     parser.add_argument("--data", type=Path, required=True, help="data set: shards, CSV or TSV file, class folders")
     parser.add_argument("--task", choices=TASKS, default="retrieve", help="what to measure (default: %(default)s)")
     parser.add_argument("--split", help="part of the data set (default: test, or the only one there is)")
@@ -37,15 +37,14 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     _at_least_one("--batch", args.batch)
 
     from clip_edge.distill.data.readers import data_splits, open_dataset
-    from clip_edge.distill.evaluate import evaluate
-    from clip_edge.distill.models.checkpoint import load_student
+    from clip_edge.distill.evaluate import evaluate, load_model
     from clip_edge.distill.templates import check_template
 
     for template in args.template:
         check_template(template)
     splits = data_splits(args.data)
     result = evaluate(
-        load_student(args.model),
+        load_model(args.model),
         open_dataset(args.data, args.split or (splits[0] if len(splits) == 1 else "test")),
         task=args.task,
         langs=[lang.strip() for lang in args.lang.split(",") if lang.strip()],
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
         console=console,
     )
     _show(result, console)
-    return Outcome({"model": str(args.model), **result})
+    return Outcome({"model": args.model, **result})
 
 
 def _at_least_one(option: str, value: int | None) -> None:

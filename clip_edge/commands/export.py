@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a student folder, or the run folder that holds one")
+    parser.add_argument("model", metavar="MODEL", help="a student folder or run, open_clip:NAME:TAG, or hf:FOLDER")
     parser.add_argument("--target", action="append", required=True, help="see `clip-edge list targets`; repeatable")
     parser.add_argument("--precision", action="append", help="of the graphs; repeatable (default: fp32)")
     parser.add_argument("--calibration", type=Path, metavar="DATA", help="pictures and sentences to quantise by")
@@ -66,6 +66,8 @@ def _finished(bundle: Bundle, elapsed_s: float, console: Console) -> Outcome:
     manifest = bundle.manifest
     size_bytes = sum(entry.bytes for entry in manifest.files.values())
     console.say(f"wrote {bundle.folder} ({human_bytes(size_bytes)}) in {elapsed_s:.1f} s")
+    if manifest.source.provenance.get("weights") == "random":
+        console.warn("the weights are random: measure speed and size with this bundle, and nothing else")
     if manifest.research_only:
         names = ", ".join(dict.fromkeys(licence.name for licence in manifest.licences if licence.research_only))
         console.warn(f"the weights are for research only: {names}")

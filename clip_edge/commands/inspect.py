@@ -1,24 +1,29 @@
-"""`clip-edge inspect`: what a data set, student, run, bundle or report is, and whether it is whole."""
+"""`clip-edge inspect`: what a data set, student, run, bundle, report or foreign model is, and whether it is whole."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clip_edge.cli import Outcome
 from clip_edge.console import Console
 from clip_edge.errors import ExitCode
 
+if TYPE_CHECKING:
+    from clip_edge.inspection import Inspection
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, metavar="PATH", help="a folder, or a report.json")
+    parser.add_argument("path", metavar="PATH", help="a folder, a report.json, open_clip:NAME:TAG, or hf:FOLDER")
 
 
 def run(args: argparse.Namespace, console: Console) -> Outcome:
     from clip_edge.inspection import inspect, size_words
     from clip_edge.schema import as_dict
 
-    found = inspect(args.path)
+    path = Path(args.path)
+    found = _model(args.path) if ":" in args.path and not path.exists() else inspect(path)
     rows = [(name.replace("_", " "), size_words(name, value)) for name, value in found.facts.items()]
     rows.append(("licences", "\n".join(found.licences) or "–"))
     if found.research_only:
@@ -27,3 +32,35 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     for problem in found.problems:
         console.warn(problem)
     return Outcome(as_dict(found), ExitCode.NO if found.problems else ExitCode.OK)
+
+
+def _model(source: str) -> Inspection:
+    """A model of another library, loaded: what its files say is worth nothing before they were seen to fit."""
+    from clip_edge.distill.models.pretrained import is_pretrained, load_pretrained
+    from clip_edge.inspection import Inspection, inspect, licence_words
+    from clip_edge.schema import as_dict
+
+    if not is_pretrained(source):
+        return inspect(Path(source))
+    loaded = load_pretrained(source)
+    scale, bias = loaded.logits()
+    text = loaded.tokenizer.spec
+    facts = {
+        "name": loaded.name,
+        "weights": "RANDOM" if loaded.random else "trained",
+        "image_parameters": sum(value.numel() for value in loaded.image.parameters()),
+        "text_parameters": sum(value.numel() for value in loaded.text.parameters()),
+        "image_px": loaded.preprocess.size,
+        "resize": loaded.preprocess.resize,
+        "interpolation": loaded.preprocess.interpolation,
+        "mean": list(loaded.preprocess.mean),
+        "std": list(loaded.preprocess.std),
+        "context_length": text.context_length,
+        "vocabulary": text.vocab_size,
+        "text_cleaning": text.clean,
+        "text_tower": None if loaded.facts is None else as_dict(loaded.facts),
+        "logit_scale": scale,
+        "logit_bias": bias,
+    }
+    licences = tuple(licence_words(as_dict(licence)) for licence in loaded.licences)
+    return Inspection("model", source, facts, licences, loaded.research_only, ())

@@ -63,25 +63,14 @@ class TextTower(nn.Module):
             weights = self._until_eos(input_ids, x.dtype)
             weights = weights / weights.sum(1, keepdim=True)
         else:
-            rank = self._eos_rank(input_ids)
-            weights = (rank == rank.amax(1, keepdim=True)).to(x.dtype)
+            weights = first_eos(input_ids, self.tokens.eos_id).to(x.dtype)
         return (weights.unsqueeze(1) @ x).squeeze(1)  # (B, 1, L) @ (B, L, W) -> (B, W)
-
-    def _eos_rank(self, input_ids: Tensor) -> Tensor:
-        """(B, L) float: no two alike, and the first EOS is the largest (the first token, when there is no EOS).
-
-        A maximum over distinct numbers needs neither a gather nor a rule for ties, on which runtimes disagree, and
-        floats keep it away from int64 kernels that they lack.
-        """
-        length = input_ids.shape[1]
-        position = torch.arange(length, device=input_ids.device, dtype=torch.float32)
-        return (input_ids == self.tokens.eos_id).float() * length - position
 
     def _until_eos(self, input_ids: Tensor, dtype: torch.dtype) -> Tensor:
         """(B, L): 1 up to and including the first EOS, 0 behind it. What follows EOS is padding, whatever its id."""
         length = input_ids.shape[1]
         position = torch.arange(length, device=input_ids.device, dtype=torch.float32)
-        end = length - self._eos_rank(input_ids).amax(1, keepdim=True)  # position of the first EOS
+        end = length - eos_rank(input_ids, self.tokens.eos_id).amax(1, keepdim=True)  # position of the first EOS
         return (position <= end).to(dtype)
 
     @torch.no_grad()
@@ -93,6 +82,23 @@ class TextTower(nn.Module):
         for block in self.blocks:
             if isinstance(block, Block):
                 block.initialise(self.spec.depth)
+
+
+def eos_rank(input_ids: Tensor, eos_id: int | Tensor) -> Tensor:
+    """(B, L) float: no two alike, and the first EOS is the largest (the first token, when there is no EOS).
+
+    A maximum over distinct numbers needs neither a gather nor a rule for ties, on which runtimes disagree, and
+    floats keep it away from int64 kernels that they lack.
+    """
+    length = input_ids.shape[1]
+    position = torch.arange(length, device=input_ids.device, dtype=torch.float32)
+    return (input_ids == eos_id).float() * length - position
+
+
+def first_eos(input_ids: Tensor, eos_id: int | Tensor) -> Tensor:
+    """(B, L) booleans: true at the first EOS of each row, and nowhere else."""
+    rank = eos_rank(input_ids, eos_id)
+    return rank == rank.amax(1, keepdim=True)
 
 
 class Block(nn.Module):

@@ -96,6 +96,9 @@ def _clip_json() -> bytes:
     vocab = {name: index for index, name in enumerate(names)}
     _let_words_be_special(vocab, merges)
     encoder = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, end_of_word_suffix=WORD_END))
+    encoder.normalizer = normalizers.Sequence(  # for other readers: `clean_clip` does this and more
+        [normalizers.Replace(tokenizers.Regex(r"\s+"), " "), normalizers.Strip(), normalizers.Lowercase()]
+    )
     encoder.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(tokenizers.Regex(words), "removed", invert=True),

@@ -18,9 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from clip_edge.distill.data.samples import DataSet
+from clip_edge.distill.models.from_hugging_face import hugging_face_preprocess, import_transformers
 from clip_edge.distill.reinforce.rewrite import require_built_in, rewrite, scene_facts
 from clip_edge.distill.reinforce.sidecar import Caption
-from clip_edge.distill.teacher import hugging_face_preprocess, import_transformers, load_teacher, weights_sha256
+from clip_edge.distill.teacher import load_teacher, weights_sha256
 from clip_edge.errors import CheckpointError, DataError, UsageError, unknown_name
 from clip_edge.files import sha256_bytes, sha256_file
 from clip_edge.preprocess import PreprocessSpec, normalize, to_pixels

@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 from torch import nn
 
 from clip_edge.bundle import Embedding, ImageInput, Licence, TextInput, Tower, embedding_space
+from clip_edge.distill.models.pretrained import FAMILIES
 from clip_edge.preprocess import Bytes, PreprocessSpec
 from clip_edge.tokenizer import Tokenizer
 
@@ -74,8 +75,8 @@ class _Module(Protocol):
 
 
 # prefix before the first colon -> module with `load(source: str) -> Exportable`; anything else is a folder of ours
-SOURCES: dict[str, str] = {}
 FOLDER = "clip_edge.export.sources.student"
+SOURCES: dict[str, str] = {"student": FOLDER, **dict.fromkeys(FAMILIES, "clip_edge.export.sources.pretrained")}
 
 
 def load_source(source: str | Path) -> Exportable:

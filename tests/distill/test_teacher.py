@@ -14,7 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from clip_edge.distill.teacher import SCHEMES, Teacher, load_teacher
+from clip_edge.distill.models.pretrained import FAMILIES
+from clip_edge.distill.teacher import Teacher, load_teacher
 from clip_edge.errors import CheckpointError, UnavailableError, UsageError
 
 TEXTS = ["two red apples", "eine Katze, and " * 40, ""]
@@ -141,7 +142,7 @@ def test_hugging_face_gives_the_numbers_of_transformers(kind: str, tmp_path: Pat
         out = model(input_ids=tokens["input_ids"], pixel_values=batch, **mask)
     torch.testing.assert_close(teacher.encode_images(pixels), out.image_embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(teacher.encode_texts(TEXTS), out.text_embeds, atol=1e-5, rtol=0)
-    assert teacher.info.preprocess.resize == ("shortest" if kind == "clip" else "squash")
+    assert teacher.info.preprocess.resize == ("shortest_floor" if kind == "clip" else "squash")
     assert (teacher.info.logit_bias is not None) == (kind == "siglip")
 
 
@@ -191,7 +192,7 @@ def test_another_kind_of_hugging_face_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(UsageError, match="unknown Hugging Face model type: `llama`"):
         load_teacher(f"hf:{tmp_path}")
-    assert set(SCHEMES) == {"open_clip", "hf"}
+    assert set(FAMILIES) == {"open_clip", "hf"}
 
 
 def test_a_student_folder_is_a_teacher(tiny_student: Path) -> None:

@@ -1,0 +1,214 @@
+"""The table of docs/targets/matrix.md: every model in every precision of every target, exported and proved by the CLI.
+
+    python -m clip_edge.benchmarks.export_matrix --student RUN --data DATA
+
+A cell runs in processes of its own, with a limit of memory and time; finished cells are kept in the JSON file, so that
+the table can be made in parts, on another day, or on another machine. Where no trained weights can be had they are
+random: whether a model exports, how near it comes to PyTorch and how large it is can be seen without training; its
+accuracy cannot, and is measured elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clip_edge.files import write_file
+
+MODELS = {
+    "MobileCLIP-S0": "student:mobileclip-s0:random",
+    "MobileCLIP-S1": "open_clip:MobileCLIP-S1:random",
+    "MobileCLIP-S2": "open_clip:MobileCLIP-S2:random",
+    "MobileCLIP2-S0": "open_clip:MobileCLIP2-S0:random",
+    "MobileCLIP2-S3": "open_clip:MobileCLIP2-S3:random",
+    "ViT-B/32": "open_clip:ViT-B-32:random",
+    "ViT-B/16": "open_clip:ViT-B-16:random",
+    "SigLIP-B/16": "open_clip:ViT-B-16-SigLIP:random",
+}
+TRAINED = "nano student, trained"  # the folder that --student names
+COLUMNS = {  # target -> precisions, and the backend that runs its artefacts here
+    "onnx": (("fp32", "fp16", "int8", "int4"), "onnxruntime"),
+    "trt-rtx": (("fp32", "fp16", "int8"), "onnxruntime"),
+    "coreml": (("fp16", "int8", "pal4"), "mil"),
+}
+POLL_S = 0.5
+
+
+@dataclass
+class Cell:
+    """One model in one precision of one target; `reason` says why there are no figures."""
+
+    model: str
+    target: str
+    precision: str
+    reason: str | None = None
+    seconds: float = 0.0
+    towers: list[dict[str, Any]] = field(default_factory=list)  # tower, bytes, min_cosine, p1_cosine, cases
+
+    @property
+    def key(self) -> str:
+        """What finds it again in the JSON file."""
+        return f"{self.model} | {self.target} | {self.precision}"
+
+
+class RefusedError(Exception):
+    """A command ended without a result; the text says why."""
+
+
+def command(words: list[str], *, memory_mb: int, time_s: float) -> dict[str, Any]:
+    """Run `clip-edge WORDS --json -`, watched; its JSON object."""
+    program = [sys.executable, "-W", "ignore", "-m", "clip_edge.cli", *words, "--json", "-", "--no-progress"]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as told:
+        process = subprocess.Popen(program, stdout=out, stderr=told, text=True)
+        _watch(process, memory_mb, time_s)
+        out.seek(0)
+        told.seek(0)
+        try:
+            answer: dict[str, Any] = json.load(out)
+        except ValueError as problem:
+            last = told.read().strip().splitlines()
+            raise RefusedError(last[-1] if last else f"ended with {process.returncode} and no word") from problem
+    if "error" in answer:
+        raise RefusedError(" ".join(str(answer["error"]["what"]).split()))
+    return answer
+
+
+def _watch(process: subprocess.Popen[str], memory_mb: int, time_s: float) -> None:
+    end = time.monotonic() + time_s
+    while process.poll() is None:
+        used_mb = _resident_mb(process.pid)
+        if used_mb > memory_mb or time.monotonic() > end:
+            process.kill()
+            process.wait()
+            what = f"more than {memory_mb} MB of memory" if used_mb > memory_mb else f"more than {time_s:.0f} s"
+            raise RefusedError(f"stopped: it took {what}")
+        time.sleep(POLL_S)
+
+
+def _resident_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # it just ended, or this system has no /proc: then time alone is limited
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
+
+
+def measure(cell: Cell, source: str, args: argparse.Namespace) -> None:
+    """Export and verify one cell, in place."""
+    started = time.monotonic()
+    limits = {"memory_mb": args.memory_mb, "time_s": args.time_s}
+    folder = Path(tempfile.mkdtemp(prefix="clip-edge-matrix-"))
+    bundle = folder / "bundle"
+    try:
+        words = ["export", source, "--target", cell.target, "--precision", cell.precision, "--out", str(bundle)]
+        made = command([*words, "--calibration", str(args.data)], **limits)
+        proof = command(["verify", str(bundle), "--backend", COLUMNS[cell.target][1]], **limits)
+        files = made["manifest"]["files"]
+        for check in proof["towers"]:
+            size = sum(entry["bytes"] for name, entry in files.items() if f"{name}/".startswith(f"{check['path']}/"))
+            picked = {name: check[name] for name in ("tower", "cases", "min_cosine", "p1_cosine")}
+            cell.towers.append({**picked, "bytes": size})
+    except RefusedError as problem:
+        cell.reason = str(problem)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    cell.seconds = round(time.monotonic() - started, 1)
+
+
+def page(cells: list[Cell], settings: dict[str, Any]) -> str:
+    """The table in Markdown; every empty cell carries its reason."""
+    lines = [
+        "# Which model in which precision",
+        "",
+        "Made by `python -m clip_edge.benchmarks.export_matrix`; figures: `matrix.json`. Cosines compare each artefact",
+        "with fp32 PyTorch over the golden set of its bundle: the smallest, then the first percentile. All weights are",
+        "random but the trained student's; calibration on the built-in data. Limits for a cell: "
+        f"{settings['memory_mb']} MB, {settings['time_s']:.0f} s.",
+        "Times were taken on a busy two-core machine and say little.",
+        "",
+        "| model | target | precision | image: cosine min / p1 | MB | text: cosine min / p1 | MB | seconds |",
+        "|---|---|---|---|--:|---|--:|--:|",
+    ]
+    reasons: dict[str, int] = {}
+    for cell in cells:
+        name = f"| {cell.model} | {cell.target} | {cell.precision} "
+        if cell.reason is not None:
+            number = reasons.setdefault(cell.reason, len(reasons) + 1)
+            lines.append(f"{name}| – [{number}] | | – [{number}] | | {cell.seconds:.0f} |")
+            continue
+        rows = {row["tower"]: row for row in cell.towers}
+        parts = [
+            f"{rows[tower]['min_cosine']:.5f} / {rows[tower]['p1_cosine']:.5f} | {rows[tower]['bytes'] / 1e6:.1f}"
+            for tower in ("image", "text")
+        ]
+        lines.append(f"{name}| {' | '.join(parts)} | {cell.seconds:.0f} |")
+    lines += ["", *(f"[{number}] {reason}  " for reason, number in reasons.items()), ""]
+    return "\n".join(lines)
+
+
+def cells_of(args: argparse.Namespace) -> dict[str, tuple[Cell, str]]:
+    """Every cell of the table with the source of its model, in the order of the page."""
+    models = {**MODELS, TRAINED: str(args.student)}
+    return {
+        cell.key: (cell, source)
+        for model, source in models.items()
+        for target, (precisions, _) in COLUMNS.items()
+        for precision in precisions
+        for cell in [Cell(model, target, precision)]
+    }
+
+
+def main() -> None:
+    """Fill the table, cell by cell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--student", type=Path, required=True, help="run or folder of a trained student")
+    parser.add_argument("--data", type=Path, required=True, help="a data set of `clip-edge data emoji`")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/targets/matrix.json"), help="figures (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--page", type=Path, default=Path("docs/targets/matrix.md"), help="table (default: %(default)s)"
+    )
+    parser.add_argument("--only", default="", help="cells whose `model | target | precision` holds this text")
+    parser.add_argument("--again", action="store_true", help="also cells that ended with a reason")
+    parser.add_argument("--memory-mb", type=int, default=6000)
+    parser.add_argument("--time-s", type=float, default=1800.0)
+    args = parser.parse_args()
+    wanted = cells_of(args)
+    stored = json.loads(args.out.read_text())["cells"] if args.out.exists() else []
+    known = {cell.key: cell for cell in (Cell(**row) for row in stored)}
+    settings = {"memory_mb": args.memory_mb, "time_s": args.time_s}
+    for key, (cell, source) in wanted.items():
+        done = known.get(key)
+        if args.only not in key or (done is not None and not (args.again and done.reason)):
+            continue
+        sys.stderr.write(f"{key} …\n")
+        measure(cell, source, args)
+        known[key] = cell
+        save(args, wanted, known, settings)
+    save(args, wanted, known, settings)
+
+
+def save(
+    args: argparse.Namespace, wanted: dict[str, tuple[Cell, str]], known: dict[str, Cell], settings: dict[str, Any]
+) -> None:
+    """Both files, whole; cells that were not measured yet say so on the page."""
+    rows = [known[key] for key in wanted if key in known]
+    write_file(args.out, json.dumps({"settings": settings, "cells": [asdict(row) for row in rows]}, indent=1).encode())
+    shown = [
+        known.get(key) or Cell(cell.model, cell.target, cell.precision, "not measured yet")
+        for key, (cell, _) in wanted.items()
+    ]
+    write_file(args.page, page(shown, settings).encode())
+
+
+if __name__ == "__main__":
+    main()
