@@ -51,17 +51,17 @@ class Goals:
 
 
 FULL = Size(
-    images=6000,
+    images=5000,
     eval_images=500,
     emojis=440,
     unseen=40,
-    teacher_steps=160,
+    teacher_steps=120,
     teacher_batch=512,
     augmentations=1,
     steps=300,
     batch=128,
     goals=Goals(teacher={"recall_at_1": 0.60, "recall_at_10": 0.95}, kept=0.80, fewer=5.0),
-    bench_budget_s=1.5,
+    bench_budget_s=1.0,
 )
 QUICK = Size(
     images=600,

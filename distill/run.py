@@ -155,4 +155,8 @@ def open_run(config: Any, *, data: Path, student: str | Path, out: Path, console
     val_set = setup.open_validation(data, config.evaluation.split)
     with distributed.join(config.device) as here:
         kind = precision.choose(config.precision, here.device)
+        if train_set.problems and here.is_main:
+            first, count = train_set.problems[0], len(train_set.problems)
+            which = "1 entry" if count == 1 else f"{count} entries"
+            console.warn(f"{which} of the data set cannot be used; the first is {first.where}: {first.reason}")
         yield Run(config, spec, train_set, val_set, out, here, kind, console if here.is_main else SILENT)

@@ -137,7 +137,8 @@ def _show(report: CheckReport, console: Console) -> None:
         console.out("no problems found")
         return
     kinds = report.as_dict()["problems_by_kind"]
-    console.out(f"{len(report.problems)} problems: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
+    found = "1 problem" if len(report.problems) == 1 else f"{len(report.problems)} problems"
+    console.out(f"{found}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
     for split_name, problem in report.problems[:PROBLEMS_SHOWN]:
         key = f" {problem.key}" if problem.key else ""
         console.out(f"  {split_name}: {problem.kind}:{key} in {problem.where}: {problem.reason}")

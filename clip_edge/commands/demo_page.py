@@ -198,8 +198,8 @@ def _comparison_note(out: Path) -> str:
     job = read_json(out / "knowledge" / "train" / "reinforce.json")["job"]
     return (
         "The teacher is a frozen EfficientNet-Lite0 from ImageNet, with a projection and a text tower trained here. "
-        "The student is the first four levels of the same network at half the resolution, all of it trained here, with "
-        "a text tower from scratch. It learnt from stored knowledge alone: "
+        "The student is the first four levels of the same network at 56 instead of 96 pixels, all of it trained here, "
+        "with a text tower from scratch. It learnt from stored knowledge alone: "
         f"{job['augmentations']} augmented view(s) a picture, the data's captions and {job['captions']} new one(s) in "
         "each language, and the teacher's embeddings of all of them."
     )

@@ -58,7 +58,8 @@ def _sources(args: argparse.Namespace, info: RecipeInfo) -> list[Path]:
 
 
 def _dry_run(args: argparse.Namespace, config: Any, console: Console) -> Outcome:
-    """The resolved settings as TOML on stdout, everything else on stderr. Loads no torch."""
+    """The resolved settings as TOML on stdout, everything else on stderr. Loads no torch, but to check knowledge."""
+    from clip_edge.distill import recipes
     from clip_edge.distill.data.readers import open_dataset
     from clip_edge.distill.models.spec import load_spec
     from clip_edge.distill.run_folder import LAYOUT
@@ -67,7 +68,14 @@ def _dry_run(args: argparse.Namespace, config: Any, console: Console) -> Outcome
     spec = load_spec(args.student)
     if not args.resume:
         refuse_existing(args.out)
-    samples = len(open_dataset(args.data, "train"))
+    train_set = open_dataset(args.data, "train")
+    samples = len(train_set)
+    if config.batch_size > samples:
+        from clip_edge.distill.data.loader import steps_per_epoch
+
+        steps_per_epoch(train_set, config.batch_size)  # says why not; loads torch, so only now
+    if getattr(config, "knowledge", ""):
+        recipes.load(args.recipe).check(config, train_set)
     epochs = config.steps * config.batch_size / samples
     console.out(to_toml(config).rstrip())
     count = "" if spec.parameters is None else f", {spec.parameters.image:,} + {spec.parameters.text:,} parameters"

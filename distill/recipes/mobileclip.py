@@ -147,6 +147,20 @@ def run(
         return run.finish("mobileclip", training, built, provenance=taught_by(source, scales))
 
 
+def check(config: Config, dataset: DataSet) -> None:
+    """Open the stored knowledge that `config` names, hashes included, and see that it is about `dataset`.
+
+    Raises:
+        ConfigError, ArtifactError: what `run` would raise.
+    """
+    import torch
+
+    from clip_edge.distill.reinforce.source import choose_scales
+
+    source = _open_source(config, dataset, torch.device("cpu"), check_hashes=True)
+    choose_scales(config.teacher_scales, source.teachers)
+
+
 def _open_source(config: Config, dataset: DataSet, device: torch.device, *, check_hashes: bool) -> Source:
     """Stored knowledge, or teachers that are asked at every step."""
     from clip_edge.distill.reinforce.online import Online

@@ -71,12 +71,23 @@ def test_a_dry_run_prints_a_valid_configuration_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_refuses_what_the_run_would_refuse(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["distill", "clip", *words, "--set", "batch_size=5000", "--dry-run"]) == 2
+    assert capsys.readouterr().err.startswith("error: the batch of 5000 does not fit the data set of ")
+    settings = ["--set", "batch_size=32", "--set", "knowledge=nowhere"]
+    assert main(["distill", "mobileclip", *words, *settings, "--dry-run"]) == 2
+    assert capsys.readouterr().err.startswith("error: no reinforced data for the split `train` in nowhere")
+
+
 def test_a_dry_run_loads_no_torch(words: list[str]) -> None:
     code = (
         "import sys; from clip_edge.cli import main; code = main(sys.argv[1:]); "
         "sys.exit(code or 50 * ('torch' in sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code, "distill", "clip", *words, "--dry-run"], capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "distill", "clip", *words, "--set", "batch_size=32", "--dry-run"],
+        capture_output=True,
+    )
     assert done.returncode == 0, done.stderr.decode()
 
 
@@ -179,7 +190,9 @@ def test_a_file_wins_over_a_preset_of_the_same_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mobileclip-b").write_text("steps = 7\n")
-    assert main(["distill", "mobileclip", *words, "--config", "mobileclip-b", "--dry-run"]) == 0
+    assert (
+        main(["distill", "mobileclip", *words, "--config", "mobileclip-b", "--set", "batch_size=32", "--dry-run"]) == 0
+    )
     assert tomllib.loads(capsys.readouterr().out)["steps"] == 7
 
 
