@@ -58,7 +58,7 @@ FULL = Size(
     teacher_steps=120,
     teacher_batch=512,
     augmentations=1,
-    steps=300,
+    steps=200,
     batch=128,
     goals=Goals(teacher={"recall_at_1": 0.60, "recall_at_10": 0.95}, kept=0.80, fewer=5.0),
     bench_budget_s=1.0,

@@ -13,21 +13,17 @@ import argparse
 import dataclasses
 import itertools
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clip_edge.benchmarks.environment import read_environment
-from clip_edge.cli import run_verb
-from clip_edge.console import Console
-from clip_edge.errors import ExitCode
+from clip_edge.benchmarks.reinforced.steps import call, once, options, settings
 from clip_edge.files import read_json, write_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "ladder.json"
-CONSOLE = Console(progress_bars=False)
 TEACHERS = ("teacher-1", "teacher-2")
 DATA = {"images": 2000, "eval-images": 200, "emojis": 132, "unseen": 12, "objects": "1-1", "langs": "en", "size": 64}
 TEACHING = {"freeze_image": "true", "batch_size": "256", "steps": "100", "evaluation.every_steps": "50"}
@@ -134,14 +130,13 @@ def climb(place: Place, rungs: Sequence[str], seeds: Sequence[int], results: Pat
 def _teach(place: Place) -> None:
     """The data, and both teachers with how good they are."""
     data = str(place.work / "data")
-    options = [word for name, value in place.data.items() for word in (f"--{name}", str(value))]
-    _once(place.note("data"), ["data", "emoji", "--out", data, *options])
+    once(place.note("data"), ["data", "emoji", "--out", data, *options(place.data)])
     for name in TEACHERS:
         folder, student = place.work / name, str(HERE / f"{name}.json")
         if not (folder / "student").is_dir():
             words = ["distill", "clip", "--data", data, "--student", student, "--out", str(folder)]
-            _call([*words, *_resumed(folder), *_settings(place.teaching)])
-        _once(place.note(name), ["eval", str(folder), "--data", data])
+            call([*words, *_resumed(folder), *settings(place.teaching)])
+        once(place.note(name), ["eval", str(folder), "--data", data])
 
 
 def _ask(place: Place, name: str | None) -> None:
@@ -151,46 +146,26 @@ def _ask(place: Place, name: str | None) -> None:
     one = KNOWLEDGE[name]
     teachers = [word for teacher in one.teachers for word in ("--teacher", str(place.work / teacher))]
     words = ["reinforce", str(place.work / "data"), *teachers, "--out", str(place.work / "knowledge" / name)]
-    _once(place.note(f"knowledge-{name}"), [*words, *one.words, "--captions", "2", "--dtype", one.dtype])
+    once(place.note(f"knowledge-{name}"), [*words, *one.words, "--captions", "2", "--dtype", one.dtype])
 
 
 def _train(place: Place, name: str, seed: int) -> dict[str, Any]:
     """One training and what came out on pictures that nobody trained on."""
     rung, run, data = RUNGS[name], place.run(name, seed), str(place.work / "data")
-    recipe, settings = "clip", place.training | {"seed": str(seed)} | dict(rung.settings)
+    recipe, chosen = "clip", place.training | {"seed": str(seed)} | dict(rung.settings)
     if rung.knowledge is not None:
-        recipe, settings = "mobileclip", settings | {"knowledge": str(place.work / "knowledge" / rung.knowledge)}
+        recipe, chosen = "mobileclip", chosen | {"knowledge": str(place.work / "knowledge" / rung.knowledge)}
     words = ["distill", recipe, "--data", data, "--student", str(HERE / "student.json"), "--out", str(run)]
-    trained = _call([*words, *_resumed(run), *_settings(settings)])
+    trained = call([*words, *_resumed(run), *settings(chosen)])
     final = {}
     for split in SPLITS:
-        found = _call(["eval", str(run), "--data", data, "--split", split])["languages"]["en"]
+        found = call(["eval", str(run), "--data", data, "--split", split])["languages"]["en"]
         final[split] = {way: found[way]["recall_at_1"] for way in ("text_to_image", "image_to_text")}
     return {"seed": seed, "elapsed_s": trained["elapsed_s"], "final": final}
 
 
 def _resumed(run: Path) -> list[str]:
     return ["--resume"] if (run / "run.json").is_file() else []
-
-
-def _once(note: Path, words: Sequence[str]) -> None:
-    """Run a command line, unless its result was noted."""
-    if not note.is_file():
-        found = _call(words)
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_json(note, found)
-
-
-def _call(words: Sequence[str]) -> dict[str, Any]:
-    CONSOLE.say(f"$ clip-edge {shlex.join(words)}")
-    outcome = run_verb([*words, "--no-progress"], CONSOLE)
-    if outcome.code != ExitCode.OK:
-        raise SystemExit(outcome.code)
-    return outcome.data
-
-
-def _settings(settings: dict[str, str]) -> list[str]:
-    return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
 
 
 def collected(place: Place) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_edge.benchmarks.reinforced import ladder
+from clip_edge.benchmarks.reinforced import ladder, steps
 from clip_edge.benchmarks.reinforced.page import page
 from clip_edge.files import read_json
 
@@ -27,8 +27,8 @@ def test_two_rungs_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert found["augmented"][0]["log"][0]["true/kl"] > 0
     assert "| + strong augmentation | 1 |" in page(read_json(results))
 
-    def refuse(words: object) -> None:
+    def refuse(words: object, console: object) -> None:
         pytest.fail(f"done before: {words}")
 
-    monkeypatch.setattr(ladder, "_call", refuse)
+    monkeypatch.setattr(steps, "run_verb", refuse)
     ladder.main()  # everything is kept
