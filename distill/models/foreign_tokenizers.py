@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from typing import Any
 
@@ -69,9 +70,8 @@ def _file(theirs: Any, where: str) -> tokenizers.Tokenizer:
     if theirs.is_fast:
         return tokenizers.Tokenizer.from_str(theirs.backend_tokenizer.to_str())
     if type(theirs).__name__ == "SiglipTokenizer":  # T5's pieces behind its own cleaning
-        from transformers import T5TokenizerFast
-
-        fast = T5TokenizerFast(theirs.vocab_file, extra_ids=0)
+        transformers: Any = importlib.import_module("transformers")
+        fast = transformers.T5TokenizerFast(theirs.vocab_file, extra_ids=0)
         encoder = tokenizers.Tokenizer.from_str(fast.backend_tokenizer.to_str())
         _canonicalize(encoder)
         return encoder

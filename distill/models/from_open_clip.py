@@ -225,8 +225,7 @@ def _tokenizer(open_clip: Any, identifier: str, model: Any, config: dict[str, An
 def _rows(model: Any) -> int:
     """Rows of the table of token embeddings."""
     text = getattr(model, "text", model)
-    transformer = getattr(text, "transformer", None)
-    table = transformer.get_input_embeddings() if hasattr(text, "pooler") else text.token_embedding
+    table = text.transformer.get_input_embeddings() if hasattr(text, "pooler") else text.token_embedding
     return int(table.num_embeddings)
 
 

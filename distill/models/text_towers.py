@@ -56,6 +56,7 @@ class OpenClipText(nn.Module):
         head = text.text_projection
         self.head = nn.Identity() if head is None else head if isinstance(head, nn.Module) else Head(head)
         self.pooling, self.eos_id = pooling, eos_id
+        self.mask: Tensor | None
         mask = None if text.attn_mask is None else causal_mask(context_length)
         self.register_buffer("mask", mask, persistent=False)
 
@@ -75,6 +76,7 @@ class PreNormText(nn.Module):
         super().__init__()
         self.embeddings, self.encoder, self.norm = text.embeddings, text.encoder, text.final_layer_norm
         self.head, self.pooling, self.eos_id = head, pooling, eos_id
+        self.mask: Tensor | None
         self.register_buffer("mask", None if mask is None else mask[None, None], persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:

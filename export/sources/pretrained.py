@@ -26,6 +26,7 @@ def load(source: str) -> Exportable:
             hint="name a CLIP or SigLIP model",
         )
     scale, bias = loaded.logits()
+    licences = tuple(Licence(one.applies_to, one.name, one.research_only) for one in loaded.licences)
     unknown = Licence("both towers", f"unknown: weights from {source}", research_only=False)
     return Exportable(
         name=loaded.name,
@@ -39,7 +40,7 @@ def load(source: str) -> Exportable:
         logit_scale=scale,
         logit_bias=bias,
         architecture=loaded.architecture,
-        licences=loaded.licences or (() if loaded.random else (unknown,)),
+        licences=licences or (() if loaded.random else (unknown,)),
         research_only=loaded.research_only,
         provenance={"source": source, "weights": "random" if loaded.random else "trained elsewhere"},
     )
