@@ -18,7 +18,7 @@ from clip_edge.console import SILENT, Console
 from clip_edge.distill import distributed, loop, optim, precision, run_folder, setup, state
 from clip_edge.distill.batches import on_device
 from clip_edge.distill.data.readers import open_dataset
-from clip_edge.distill.data.samples import DataSet
+from clip_edge.distill.data.samples import DataSet, warn_of_problems
 from clip_edge.distill.distributed import Processes
 from clip_edge.distill.gradcache import Embed, LossFn
 from clip_edge.distill.models.checkpoint import LoadedStudent
@@ -155,8 +155,6 @@ def open_run(config: Any, *, data: Path, student: str | Path, out: Path, console
     val_set = setup.open_validation(data, config.evaluation.split)
     with distributed.join(config.device) as here:
         kind = precision.choose(config.precision, here.device)
-        if train_set.problems and here.is_main:
-            first, count = train_set.problems[0], len(train_set.problems)
-            which = "1 entry" if count == 1 else f"{count} entries"
-            console.warn(f"{which} of the data set cannot be used; the first is {first.where}: {first.reason}")
+        if here.is_main:
+            warn_of_problems(train_set, console)
         yield Run(config, spec, train_set, val_set, out, here, kind, console if here.is_main else SILENT)

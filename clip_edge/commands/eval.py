@@ -37,15 +37,18 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     _at_least_one("--batch", args.batch)
 
     from clip_edge.distill.data.readers import data_splits, open_dataset
+    from clip_edge.distill.data.samples import warn_of_problems
     from clip_edge.distill.evaluate import evaluate, load_model
     from clip_edge.distill.templates import check_template
 
     for template in args.template:
         check_template(template)
     splits = data_splits(args.data)
+    dataset = open_dataset(args.data, args.split or (splits[0] if len(splits) == 1 else "test"))
+    warn_of_problems(dataset, console)
     result = evaluate(
         load_model(args.model),
-        open_dataset(args.data, args.split or (splits[0] if len(splits) == 1 else "test")),
+        dataset,
         task=args.task,
         langs=[lang.strip() for lang in args.lang.split(",") if lang.strip()],
         limit=args.limit,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clip_edge.console import Console
 from clip_edge.errors import DataError
 from clip_edge.files import parse_json
 
@@ -213,3 +214,14 @@ def read_meta(table: object, where: str) -> tuple[dict[str, tuple[str, ...]], tu
 
 def _clean(captions: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
     return {lang: tuple(" ".join(text.split()) for text in texts) for lang, texts in captions.items()}
+
+
+def warn_of_problems(dataset: DataSet, console: Console) -> None:
+    """Warn about what indexing found: entries without a picture or a caption, cut files, keys given twice."""
+    if dataset.problems:
+        first, count = dataset.problems[0], len(dataset.problems)
+        found = "1 problem" if count == 1 else f"{count} problems"
+        console.warn(
+            f"{found} in {dataset.name}/{dataset.split}; the first is in {first.where}: {first.key} {first.reason}; "
+            "`clip-edge data check` names them all"
+        )

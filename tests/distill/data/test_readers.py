@@ -6,7 +6,9 @@ import tarfile
 
 import pytest
 
+from clip_edge.console import Console
 from clip_edge.distill.data.readers import data_splits, open_dataset
+from clip_edge.distill.data.samples import warn_of_problems
 from clip_edge.errors import DataError
 from clip_edge.images import open_image
 
@@ -98,6 +100,13 @@ def test_unusable_samples_are_left_out_and_named(make, tmp_path):
         ("missing caption", "mute"),
         ("missing picture", "alone"),
     ]
+    warnings: list[str] = []
+    console = Console()
+    console.warn = warnings.append
+    warn_of_problems(dataset, console)
+    assert len(warnings) == 1
+    assert warnings[0].startswith("4 problems in ")
+    assert str(tmp_path / "a.tar") in warnings[0]
 
 
 def test_keys_repeated_in_another_shard_are_kept_and_named(make, tmp_path):
