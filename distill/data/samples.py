@@ -222,6 +222,6 @@ def warn_of_problems(dataset: DataSet, console: Console) -> None:
         first, count = dataset.problems[0], len(dataset.problems)
         found = "1 problem" if count == 1 else f"{count} problems"
         console.warn(
-            f"{found} in {dataset.name}/{dataset.split}; the first is in {first.where}: {first.key} {first.reason}; "
+            f"{found} in {dataset.name}/{dataset.split}; the first is in {first.where}: {first.key}: {first.reason}; "
             "`clip-edge data check` names them all"
         )
