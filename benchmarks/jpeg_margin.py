@@ -40,9 +40,9 @@ def reduced(jpeg: bytes, spec: PreprocessSpec, eighths: int) -> Bytes:
     short = min(width, height)
     wide, high = (spec.size if side == short else int(spec.size * side / short) for side in (width, height))
     box = (0.0, 0.0, width * eighths / 8, height * eighths / 8)
-    image = image.convert("RGB").resize((wide, high), RESAMPLING[spec.interpolation], box=box)
+    resized = image.convert("RGB").resize((wide, high), RESAMPLING[spec.interpolation], box=box)
     left, top = round((wide - spec.size) / 2), round((high - spec.size) / 2)
-    return np.asarray(image.crop((left, top, left + spec.size, top + spec.size)), np.uint8)
+    return np.asarray(resized.crop((left, top, left + spec.size, top + spec.size)), np.uint8)
 
 
 def jpegs(image: Image.Image, spec: PreprocessSpec) -> Iterator[tuple[float, int, bytes]]:

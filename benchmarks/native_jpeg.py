@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,7 @@ def take_turns(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
 
 
 def photo_to_tensor(ways: dict[str, Way], photo: Path, rounds: int) -> dict[str, list[float]]:
-    return take_turns({name: lambda way=way: way(photo) for name, way in ways.items()}, rounds)
+    return take_turns({name: partial(way, photo) for name, way in ways.items()}, rounds)
 
 
 def photo_to_embedding(
@@ -144,7 +145,11 @@ def photo_to_embedding(
     """Seconds to the embedding, and the cosine of each to the full decoding."""
     vectors = {name: encode(way(photo)) for name, way in ways.items()}
     cosines = {name: float(vector @ vectors["pillow full"]) for name, vector in vectors.items()}
-    return take_turns({name: lambda way=way: encode(way(photo)) for name, way in ways.items()}, rounds), cosines
+
+    def embed(way: Way) -> Floats:
+        return encode(way(photo))
+
+    return take_turns({name: partial(embed, way) for name, way in ways.items()}, rounds), cosines
 
 
 def encoder(graph: Path) -> Callable[[Floats], Floats]:

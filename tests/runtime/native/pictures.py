@@ -1,14 +1,23 @@
-"""JPEG and PNG files of every kind, made from a seed: what the native decoders are compared on."""
+"""JPEG and PNG files of every kind, made from a seed: what the native decoders are compared on.
+
+`python -m tests.runtime.native.pictures FOLDER [COUNT]` writes each with what Pillow makes of it (32 x 32 RGB bytes) for
+machines without Python: runtime/tests/test_pictures.cpp reads the folder that CLIP_EDGE_TEST_PICTURES names.
+"""
 
 from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from clip_edge.images import open_image
+from clip_edge.preprocess import PreprocessSpec, to_pixels
 
 PNG_KINDS = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 JPEG_KINDS = ("RGB", "L", "CMYK", "YCCK", "RGB-stored")
@@ -117,3 +126,15 @@ def every_kind(count: int, seed: int = 9) -> Iterator[tuple[str, bytes]]:
             interlaced = bool(rng.integers(2))
             name = f"{index} PNG of {depth} bits, colour type {colour}, interlaced {interlaced}"
             yield name, raw_png(rng, depth, colour, interlaced=interlaced)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, (_, file) in enumerate(every_kind(int(sys.argv[2]) if len(sys.argv) > 2 else 100)):
+        (folder / f"{index}.picture").write_bytes(file)
+        (folder / f"{index}.rgb").write_bytes(to_pixels(open_image(file), PreprocessSpec(32)).tobytes())
+
+
+if __name__ == "__main__":
+    main()
