@@ -1,5 +1,5 @@
-#include "bpe.h"
-
+// Byte-pair encoding: of all neighbours, the pair with the lowest rank is joined first. Words are bytes (CLIP's and
+// GPT-2's vocabularies) or characters (SentencePiece's), unknown ones of which may be spelt as bytes.
 #include <algorithm>
 #include <functional>
 #include <queue>
@@ -7,11 +7,10 @@
 
 #include "status.h"
 #include "unicode.h"
+#include "words.h"
 
 namespace clip_edge::core {
 namespace {
-
-constexpr int64_t kMostIds = 1 << 21;
 
 using Vocabulary = std::unordered_map<std::string_view, int32_t>;
 
@@ -63,9 +62,8 @@ void refuse_unless_plain(const Json &model, const std::string &where) {
   for (const char *key : {"dropout", "continuing_subword_prefix"})
     if (model.find(key, &value) && !value.is_null() && !(value.is(JsonKind::kString) && value.string().empty()))
       fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: `%s` of a BPE model is not supported", where.c_str(), key);
-  for (const char *key : {"byte_fallback", "ignore_merges"})
-    if (model.find(key, &value) && value.boolean())
-      fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: `%s` of a BPE model is not supported", where.c_str(), key);
+  if (flag(model, "ignore_merges", false))
+    fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: `ignore_merges` of a BPE model is not supported", where.c_str());
 }
 
 uint64_t pair_of(int32_t left, int32_t right) {
@@ -77,55 +75,56 @@ size_t slot_of(uint64_t pair, size_t size) {
   return static_cast<size_t>(mixed >> 32) & (size - 1);
 }
 
-}  // namespace
+// What may be joined, by pair: open addressing, the size is a power of two.
+class Merges {
+ public:
+  struct Merge {
+    uint64_t pair = UINT64_MAX;  // left id in the high half, right id in the low half
+    uint32_t rank = 0;
+    int32_t joined = 0;
+  };
 
-Bpe::Bpe(const Json &model, const std::string &where) {
-  if (model["type"].string() != "BPE")
-    fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: a model of type BPE expected; found `%.40s`", where.c_str(),
-         std::string(model["type"].string()).c_str());
-  refuse_unless_plain(model, where);
-  const Vocabulary vocabulary = read_vocabulary(model, where);
-  Json suffix = model;
-  const bool has_suffix = model.find("end_of_word_suffix", &suffix) && !suffix.is_null();
-  const std::string ending(has_suffix ? suffix.string() : std::string_view());
-  for (int byte = 0; byte < 256; byte++) {
-    inner_[byte] = id_of(vocabulary, stand_in(byte), where);
-    last_[byte] = id_of(vocabulary, stand_in(byte) + ending, where);
+  Merges(const Json &list, const Vocabulary &vocabulary, const std::string &where) {
+    size_t size = 64, count = 0;
+    list.each([&](const Json &) { count++; });
+    while (size < 2 * count) size *= 2;
+    table_.resize(size);
+    uint32_t rank = 0;
+    std::string joined;
+    list.each([&](const Json &item) {
+      const auto [left, right] = read_merge(item, where);
+      joined.assign(left).append(right);
+      insert({pair_of(id_of(vocabulary, left, where), id_of(vocabulary, right, where)), rank++,
+              id_of(vocabulary, joined, where)},
+             where);
+    });
   }
-  size_t size = 64, count = 0;
-  const Json merges = model["merges"];
-  merges.each([&](const Json &) { count++; });
-  while (size < 2 * count) size *= 2;
-  merges_.resize(size);
-  uint32_t rank = 0;
-  std::string joined;
-  merges.each([&](const Json &item) {
-    const auto [left, right] = read_merge(item, where);
-    joined.assign(left).append(right);
-    insert({pair_of(id_of(vocabulary, left, where), id_of(vocabulary, right, where)), rank++,
-            id_of(vocabulary, joined, where)},
-           where);
-  });
-}
 
-void Bpe::insert(const Merge &merge, const std::string &where) {
-  size_t slot = slot_of(merge.pair, merges_.size());
-  while (merges_[slot].pair != UINT64_MAX) {
-    if (merges_[slot].pair == merge.pair) fail(CLIP_EDGE_ERROR_FORMAT, "%s: a merge stands twice", where.c_str());
-    slot = (slot + 1) & (merges_.size() - 1);
+  const Merge *find(int32_t left, int32_t right) const {
+    const uint64_t pair = pair_of(left, right);
+    for (size_t slot = slot_of(pair, table_.size());; slot = (slot + 1) & (table_.size() - 1)) {
+      if (table_[slot].pair == pair) return &table_[slot];
+      if (table_[slot].pair == UINT64_MAX) return nullptr;
+    }
   }
-  merges_[slot] = merge;
-}
 
-const Bpe::Merge *Bpe::find(int32_t left, int32_t right) const {
-  const uint64_t pair = pair_of(left, right);
-  for (size_t slot = slot_of(pair, merges_.size());; slot = (slot + 1) & (merges_.size() - 1)) {
-    if (merges_[slot].pair == pair) return &merges_[slot];
-    if (merges_[slot].pair == UINT64_MAX) return nullptr;
+  // Joins until nothing more can be joined, and appends what is left.
+  void apply(const std::vector<int32_t> &start, std::vector<int32_t> &ids) const;
+
+ private:
+  void insert(const Merge &merge, const std::string &where) {
+    size_t slot = slot_of(merge.pair, table_.size());
+    while (table_[slot].pair != UINT64_MAX) {
+      if (table_[slot].pair == merge.pair) fail(CLIP_EDGE_ERROR_FORMAT, "%s: a merge stands twice", where.c_str());
+      slot = (slot + 1) & (table_.size() - 1);
+    }
+    table_[slot] = merge;
   }
-}
 
-void Bpe::encode(std::string_view word, std::vector<int32_t> &ids) const {
+  std::vector<Merge> table_;
+};
+
+void Merges::apply(const std::vector<int32_t> &start, std::vector<int32_t> &ids) const {
   struct Symbol {
     int32_t id, previous, next;  // next is -1 at the end; id is -1 once merged into its left neighbour
   };
@@ -134,14 +133,11 @@ void Bpe::encode(std::string_view word, std::vector<int32_t> &ids) const {
     int32_t at, joined;
     bool operator>(const Candidate &other) const { return rank != other.rank ? rank > other.rank : at > other.at; }
   };
-  const int32_t count = static_cast<int32_t>(word.size());
-  std::vector<Symbol> symbols(word.size());
-  for (int32_t i = 0; i < count; i++) {
-    const uint8_t byte = static_cast<uint8_t>(word[static_cast<size_t>(i)]);
-    symbols[i] = {i + 1 < count ? inner_[byte] : last_[byte], i - 1, i + 1 < count ? i + 1 : -1};
-  }
+  const int32_t count = static_cast<int32_t>(start.size());
+  std::vector<Symbol> symbols(start.size());
+  for (int32_t i = 0; i < count; i++) symbols[i] = {start[static_cast<size_t>(i)], i - 1, i + 1 < count ? i + 1 : -1};
   std::vector<Candidate> storage;
-  storage.reserve(word.size());
+  storage.reserve(start.size());
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<Candidate>> queue({}, std::move(storage));
   const auto consider = [&](int32_t at) {
     if (at < 0 || symbols[at].next < 0) return;
@@ -165,6 +161,99 @@ void Bpe::encode(std::string_view word, std::vector<int32_t> &ids) const {
     consider(best.at);
   }
   for (int32_t i = 0; i >= 0 && i < count; i = symbols[i].next) ids.push_back(symbols[i].id);
+}
+
+class ByteBpe : public WordModel {
+ public:
+  ByteBpe(const Json &model, const Vocabulary &vocabulary, const std::string &where)
+      : merges_(model["merges"], vocabulary, where) {
+    const std::string ending(optional_text(model, "end_of_word_suffix"));
+    for (int byte = 0; byte < 256; byte++) {
+      inner_[byte] = id_of(vocabulary, stand_in(byte), where);
+      last_[byte] = id_of(vocabulary, stand_in(byte) + ending, where);
+    }
+  }
+
+  void encode(std::string_view word, std::vector<int32_t> &ids) const override {
+    std::vector<int32_t> start(word.size());
+    for (size_t i = 0; i < word.size(); i++) start[i] = inner_[static_cast<uint8_t>(word[i])];
+    start.back() = last_[static_cast<uint8_t>(word.back())];
+    merges_.apply(start, ids);
+  }
+
+ private:
+  Merges merges_;
+  int32_t inner_[256], last_[256];  // ids of a byte within a word and at its end
+};
+
+class CharacterBpe : public WordModel {
+ public:
+  CharacterBpe(const Json &model, const Vocabulary &vocabulary, const std::string &where)
+      : where_(where), merges_(model["merges"], vocabulary, where) {
+    if (!optional_text(model, "end_of_word_suffix").empty())
+      fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: `end_of_word_suffix` without ByteLevel is not supported", where.c_str());
+    for (const auto &[token, id] : vocabulary) {
+      const std::u32string points = token.size() <= 4 ? from_utf8(token) : std::u32string();
+      if (points.size() == 1) characters_.emplace(points[0], id);
+    }
+    const auto find = [&](std::string_view token) {
+      const auto found = vocabulary.find(token);
+      return found == vocabulary.end() ? -1 : found->second;
+    };
+    if (flag(model, "byte_fallback", false))
+      for (int byte = 0; byte < 256; byte++) bytes_[byte] = find(byte_token(byte));
+    fuse_ = flag(model, "fuse_unk", false);
+    Json unknown = model;
+    drop_ = !model.find("unk_token", &unknown) || unknown.is_null();
+    if (!drop_) unknown_ = find(unknown.string());
+  }
+
+  void encode(std::string_view word, std::vector<int32_t> &ids) const override {
+    std::vector<int32_t> start;
+    start.reserve(word.size());
+    bool pending = false;  // an unknown token that the next known character is preceded by
+    const auto flush = [&] {
+      if (pending) start.push_back(unknown_);
+      pending = false;
+    };
+    std::string bytes;
+    for (char32_t point : from_utf8(word)) {
+      const auto known = characters_.find(point);
+      if (known != characters_.end()) {
+        flush();
+        start.push_back(known->second);
+        continue;
+      }
+      bytes.clear();
+      append_utf8(bytes, point);
+      if (std::all_of(bytes.begin(), bytes.end(), [this](char b) { return bytes_[static_cast<uint8_t>(b)] >= 0; })) {
+        for (char byte : bytes) start.push_back(bytes_[static_cast<uint8_t>(byte)]);  // before one that is pending
+      } else if (!drop_) {
+        if (unknown_ < 0) fail_unknown(where_, bytes);
+        if (!fuse_) flush();
+        pending = true;
+      }
+    }
+    flush();
+    merges_.apply(start, ids);
+  }
+
+ private:
+  std::string where_;
+  Merges merges_;
+  std::unordered_map<char32_t, int32_t> characters_;
+  std::vector<int32_t> bytes_ = std::vector<int32_t>(256, -1);
+  int32_t unknown_ = -1;
+  bool fuse_ = false, drop_ = false;  // drop: unknown characters leave nothing
+};
+
+}  // namespace
+
+std::unique_ptr<WordModel> open_bpe(const Json &model, bool byte_level, const std::string &where) {
+  refuse_unless_plain(model, where);
+  const Vocabulary vocabulary = read_vocabulary(model, where);
+  if (byte_level) return std::make_unique<ByteBpe>(model, vocabulary, where);
+  return std::make_unique<CharacterBpe>(model, vocabulary, where);
 }
 
 }  // namespace clip_edge::core

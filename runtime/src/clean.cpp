@@ -5,6 +5,7 @@
 #include <cstring>
 #include <iterator>
 
+#include "mojibake.h"
 #include "unicode.h"
 
 namespace clip_edge::core {
@@ -189,6 +190,7 @@ std::u32string fix_line(std::u32string_view line, bool unescape) {
   for (;;) {
     const std::u32string before = text;
     if (unescape) text = unescape_complete(text);
+    text = fix_encoding(std::move(text));
     std::u32string fixed;
     for (char32_t c : text) append_fixed(c, fixed);
     fixed = without_terminal_escapes(fix_line_breaks(fixed));
@@ -196,6 +198,33 @@ std::u32string fix_line(std::u32string_view line, bool unescape) {
     text = normalize(fixed, Form::kNfc);
     if (text == before) return text;
   }
+}
+
+std::u32string single_spaced(std::u32string_view text) {
+  std::u32string spaced;
+  spaced.reserve(text.size());
+  bool gap = false;
+  for (char32_t c : text) {
+    if (is_space(c)) {
+      gap = !spaced.empty();
+      continue;
+    }
+    if (gap) spaced.push_back(U' ');
+    gap = false;
+    spaced.push_back(c);
+  }
+  return spaced;
+}
+
+// Without that of ASCII; `_` is a space.
+std::u32string without_punctuation(std::u32string_view text) {
+  std::u32string out;
+  for (char32_t c : text) {
+    if (c == U'_') c = U' ';
+    const bool mark = c > 0x20 && c < 0x7F && !is_alnum(c);
+    if (!mark) out.push_back(c);
+  }
+  return out;
 }
 
 }  // namespace
@@ -228,21 +257,12 @@ std::u32string fix_text(std::u32string_view text) {
   return out;
 }
 
-std::u32string clean_clip(std::u32string_view text) {
-  const std::u32string fixed = unescape_html(unescape_html(fix_text(text)));
-  std::u32string spaced;
-  spaced.reserve(fixed.size());
-  bool gap = false;
-  for (char32_t c : fixed) {
-    if (is_space(c)) {
-      gap = !spaced.empty();
-      continue;
-    }
-    if (gap) spaced.push_back(U' ');
-    gap = false;
-    spaced.push_back(c);
-  }
-  return lower(spaced);
+std::u32string clean_text(std::u32string text, clip_edge_text_cleaning kind) {
+  if (kind == CLIP_EDGE_CLEAN_NONE) return text;
+  text = unescape_html(unescape_html(fix_text(text)));
+  if (kind == CLIP_EDGE_CLEAN_CANONICALIZE) text = without_punctuation(text);
+  if (kind != CLIP_EDGE_CLEAN_WHITESPACE) text = lower(text);
+  return single_spaced(text);
 }
 
 }  // namespace clip_edge::core

@@ -23,11 +23,9 @@ def main() -> None:
 
 
 def unicode_tables() -> str:
-    """Ranges of letters, numbers and white space; normal forms; lower case."""
+    """White space; normal forms; lower case."""
     parts = [
         f"// Unicode {unicodedata.unidata_version}. Made by generate_tables.py: change that, not this.",
-        ranges("kLetters", lambda char: unicodedata.category(char)[0] == "L"),
-        ranges("kNumbers", lambda char: unicodedata.category(char)[0] == "N"),
         ranges("kPythonSpaces", str.isspace),
         ranges("kCasedForSigma", ends_word),
         ranges("kIgnoredForSigma", lambda char: not ends_word(char) and ("A" + char + SIGMA).lower()[-1] == "ς"),

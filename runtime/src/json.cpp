@@ -240,6 +240,31 @@ double Json::number() const {
   return value;
 }
 
+// Digits as one whole number while they fit in 64 bits, then a power of ten.
+double Json::quick_number() const {
+  expect(JsonKind::kNumber, "a number");
+  const std::string_view digits = text(node_);
+  uint64_t whole = 0;
+  int64_t power = 0;
+  bool fraction = false, full = false;
+  size_t i = digits[0] == '-' ? 1 : 0;
+  for (; i < digits.size() && digits[i] != 'e' && digits[i] != 'E'; i++) {
+    fraction = fraction || digits[i] == '.';
+    if (digits[i] == '.') continue;
+    const uint64_t digit = static_cast<uint64_t>(digits[i] - '0');
+    full = full || whole > (UINT64_MAX - digit) / 10;
+    if (!full) whole = whole * 10 + digit;
+    power += fraction == full ? 0 : full ? 1 : -1;
+  }
+  if (i < digits.size()) power += std::strtol(std::string(digits.substr(i + 1)).c_str(), nullptr, 10);
+  double value = static_cast<double>(whole);
+  const auto ten_to = [](int64_t n) { return std::strtod(("1e" + std::to_string(n)).c_str(), nullptr); };
+  for (; power < -308 && value != 0; power += 308) value /= 1e308;
+  value = value == 0 ? value : power < 0 ? value / ten_to(-power) : value * ten_to(std::min<int64_t>(power, 400));
+  if (!std::isfinite(value)) fail(CLIP_EDGE_ERROR_FORMAT, "%s: a finite number expected", document_->name_.c_str());
+  return digits[0] == '-' ? -value : value;
+}
+
 int64_t Json::integer(int64_t least, int64_t greatest) const {
   const double value = number();
   if (value != std::floor(value) || value < static_cast<double>(least) || value > static_cast<double>(greatest))

@@ -24,6 +24,7 @@ class Json {
   std::string_view string() const;
   bool boolean() const;
   double number() const;
+  double quick_number() const;  // as the package `tokenizers` reads it: not always the nearest double
   int64_t integer(int64_t least, int64_t greatest) const;
 
   Json operator[](std::string_view key) const;  // fails where the key is missing

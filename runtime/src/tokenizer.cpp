@@ -16,32 +16,21 @@ namespace {
 
 constexpr size_t kLongestText = size_t{1} << 20;
 
-// Where `use_regex` is set, ByteLevel splits as GPT-2 did.
-constexpr std::string_view kGpt2 = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-
-bool flag(const Json &table, std::string_view key, bool otherwise) {
-  Json value = table;
-  return table.find(key, &value) ? value.boolean() : otherwise;
-}
-
-// The regular expression of {"Regex": ...}, or {"String": ...} with every character taken literally.
-std::string expression_of(const Json &pattern) {
-  Json value = pattern;
-  if (pattern.find("Regex", &value)) return std::string(value.string());
-  std::string escaped;
-  for (char32_t point : from_utf8(pattern["String"].string())) {
-    char text[16];
-    std::snprintf(text, sizeof(text), "\\x{%x}", static_cast<unsigned>(point));
-    escaped += text;
-  }
-  return escaped;
-}
-
-void strip(std::u32string &text, bool left, bool right) {
-  size_t first = 0, last = text.size();
-  while (left && first < last && is_unicode_space(text[first])) first++;
-  while (right && last > first && is_unicode_space(text[last - 1])) last--;
-  text = text.substr(first, last - first);
+// With `add_special_tokens=False` a post-processor adds nothing; one that repeats or leaves out the sentence would.
+void check_post_processor(const Json &table, const std::string &where) {
+  const std::string type(table["type"].string());
+  if (type == "Sequence") return table["processors"].each([&](const Json &item) { check_post_processor(item, where); });
+  if (type == "ByteLevel" || type == "BertProcessing" || type == "RobertaProcessing") return;
+  if (type != "TemplateProcessing")
+    fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: the post-processor `%.40s` is not supported", where.c_str(), type.c_str());
+  int sentences = 0;
+  table["single"].each([&](const Json &piece) {
+    Json unused = piece;
+    if (piece.find("Sequence", &unused)) sentences++;
+  });
+  if (sentences != 1)
+    fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: a template with one sentence is supported; found %d", where.c_str(),
+         sentences);
 }
 
 clip_edge_text_spec default_text_spec() {
@@ -58,11 +47,11 @@ clip_edge_text_spec read_text_spec(const clip_edge_text_spec *from) {
   if (spec.vocab_size < 3 || spec.vocab_size > 1 << 20)
     fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "`vocab_size` must lie in 3..%d; found %d", 1 << 20,
          static_cast<int>(spec.vocab_size));
-  for (int32_t id : {spec.pad_id, spec.bos_id, spec.eos_id})
+  for (int32_t id : {spec.pad_id, spec.bos_id == CLIP_EDGE_NO_TOKEN ? 0 : spec.bos_id, spec.eos_id})
     if (id < 0 || id >= spec.vocab_size)
       fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "the pad, BOS and EOS ids must lie in 0..%d; found %d",
            static_cast<int>(spec.vocab_size - 1), static_cast<int>(id));
-  if (spec.clean != CLIP_EDGE_CLEAN_NONE && spec.clean != CLIP_EDGE_CLEAN_CLIP)
+  if (spec.clean < CLIP_EDGE_CLEAN_NONE || spec.clean > CLIP_EDGE_CLEAN_WHITESPACE)
     fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "unknown text cleaning %d", static_cast<int>(spec.clean));
   return spec;
 }
@@ -72,115 +61,31 @@ Tokenizer::Tokenizer(std::string json, const std::string &name, const clip_edge_
   const JsonDocument document(std::move(json), name);
   const Json root = document.root();
   Json part = root;
-  if (root.find("added_tokens", &part) && !part.items().empty())
-    fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: added tokens are not supported", name.c_str());
-  if (root.find("normalizer", &part) && !part.is_null()) add_normalizer(part);
-  if (root.find("pre_tokenizer", &part) && !part.is_null()) add_splits(part);
-  if (!byte_level_) fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: only byte-level tokenizers are supported", name.c_str());
-  bpe_ = std::make_unique<Bpe>(root["model"], name);
-}
-
-void Tokenizer::add_normalizer(const Json &table) {
-  const std::string type(table["type"].string());
-  if (type == "Sequence") return table["normalizers"].each([this](const Json &item) { add_normalizer(item); });
-  if (type == "Replace") return add_replacement(table);
-  Step step = nullptr;
-  if (type == "NFC")
-    step = [](const Tokenizer &, const Replacement &, std::u32string &t) { t = normalize(t, Form::kNfc); };
-  if (type == "NFD")
-    step = [](const Tokenizer &, const Replacement &, std::u32string &t) { t = normalize(t, Form::kNfd); };
-  if (type == "NFKC")
-    step = [](const Tokenizer &, const Replacement &, std::u32string &t) { t = normalize(t, Form::kNfkc); };
-  if (type == "NFKD")
-    step = [](const Tokenizer &, const Replacement &, std::u32string &t) { t = normalize(t, Form::kNfkd); };
-  if (type == "Lowercase") step = [](const Tokenizer &, const Replacement &, std::u32string &t) { t = lower_each(t); };
-  if (type == "Strip") {
-    if (!flag(table, "strip_left", true) || !flag(table, "strip_right", true))
-      fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: Strip of one side is not supported", name_.c_str());
-    step = [](const Tokenizer &, const Replacement &, std::u32string &t) { strip(t, true, true); };
-  }
-  if (step == nullptr)
-    fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: the normalizer `%.40s` is not supported", name_.c_str(), type.c_str());
-  normalizers_.push_back({step, {}});
-}
-
-void Tokenizer::add_replacement(const Json &table) {
-  Replacement replacement{std::make_unique<Pattern>(expression_of(table["pattern"]), name_),
-                          from_utf8(table["content"].string())};
-  const Step step = [](const Tokenizer &, const Replacement &what, std::u32string &text) {
-    std::u32string out;
-    size_t last = 0;
-    for (const Span &span : what.pattern->matches(text)) {
-      out.append(text, last, span.start - last);
-      out += what.by;
-      last = span.end;
-    }
-    text = out.append(text, last, std::u32string::npos);
-  };
-  normalizers_.push_back({step, std::move(replacement)});
-}
-
-void Tokenizer::add_splits(const Json &table) {
-  const std::string type(table["type"].string());
-  if (byte_level_) fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: ByteLevel must come last", name_.c_str());
-  if (type == "Sequence") {
-    table["pretokenizers"].each([this](const Json &item) { add_splits(item); });
-  } else if (type == "Split") {
-    add_split(table);
-  } else if (type == "ByteLevel") {
-    if (flag(table, "add_prefix_space", true))
-      fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: `add_prefix_space` is not supported", name_.c_str());
-    if (flag(table, "use_regex", true)) splits_.push_back({Pattern(kGpt2, name_), true, true});
-    byte_level_ = true;
-  } else {
-    fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: the pre-tokenizer `%.40s` is not supported", name_.c_str(), type.c_str());
-  }
-}
-
-void Tokenizer::add_split(const Json &table) {
-  const std::string behavior(table["behavior"].string());
-  const bool invert = flag(table, "invert", false);
-  if (behavior != "Isolated" && behavior != "Removed")
-    fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: Split `%.40s` is not supported", name_.c_str(), behavior.c_str());
-  const bool isolated = behavior == "Isolated";
-  splits_.push_back({Pattern(expression_of(table["pattern"]), name_), isolated || invert, isolated || !invert});
-}
-
-std::vector<Span> Tokenizer::words(std::u32string_view text) const {
-  std::vector<Span> pieces = {{0, text.size()}};
-  for (const Split &split : splits_) {
-    std::vector<Span> finer;
-    for (const Span &piece : pieces) {
-      size_t last = piece.start;
-      const auto gap_until = [&](size_t end) {
-        if (split.keep_gaps && end > last) finer.push_back({last, end});
-      };
-      for (const Span &match : split.pattern.matches(text.substr(piece.start, piece.end - piece.start))) {
-        gap_until(piece.start + match.start);
-        if (split.keep_matches) finer.push_back({piece.start + match.start, piece.start + match.end});
-        last = piece.start + match.end;
-      }
-      gap_until(piece.end);
-    }
-    pieces = std::move(finer);
-  }
-  return pieces;
+  bool byte_level = false;
+  // CLIP's cleaning does all; a normalizer in the file is there for other readers.
+  const bool normalizes = spec.clean != CLIP_EDGE_CLEAN_CLIP && root.find("normalizer", &part) && !part.is_null();
+  if (normalizes) normalizers_ = read_normalizers(part, name);
+  if (root.find("pre_tokenizer", &part) && !part.is_null()) splitters_ = read_splitters(part, name, &byte_level);
+  if (root.find("post_processor", &part) && !part.is_null()) check_post_processor(part, name);
+  model_ = open_word_model(root["model"], byte_level, name);
+  added_ = std::make_unique<AddedTokens>(root, normalizers_, name);
 }
 
 void Tokenizer::row(std::string_view utf8, int32_t *ids) const {
   if (utf8.size() > kLongestText)
     fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "a text may have %zu bytes; found %zu", kLongestText, utf8.size());
-  std::u32string text = from_utf8(utf8);
-  if (spec_.clean == CLIP_EDGE_CLEAN_CLIP) text = clean_clip(text);
-  for (const Normalizer &normalizer : normalizers_) normalizer.step(*this, normalizer.replacement, text);
-  const size_t room = static_cast<size_t>(spec_.context_length) - 2;
+  const std::u32string text = clean_text(from_utf8(utf8), spec_.clean);
+  const size_t room = static_cast<size_t>(spec_.context_length) - 1;  // EOS always fits
   std::vector<int32_t> found;
-  std::string word;
-  for (const Span &span : words(text)) {
+  if (spec_.bos_id != CLIP_EDGE_NO_TOKEN) found.push_back(spec_.bos_id);
+  for (const Segment &segment : added_->in_raw(text)) {
     if (found.size() >= room) break;
-    word.clear();
-    for (size_t i = span.start; i < span.end; i++) append_utf8(word, text[i]);
-    if (!word.empty()) bpe_->encode(word, found);
+    if (segment.id >= 0)
+      found.push_back(segment.id);
+    else
+      append_segment({text.substr(segment.span.start, segment.span.end - segment.span.start),
+                      segment.span.start == 0 ? size_t{1} : size_t{0}},
+                     room, found);
   }
   found.resize(std::min(found.size(), room));
   for (int32_t id : found)
@@ -188,9 +93,38 @@ void Tokenizer::row(std::string_view utf8, int32_t *ids) const {
       fail(CLIP_EDGE_ERROR_FORMAT, "%s: expected token ids below %d; found %d", name_.c_str(),
            static_cast<int>(spec_.vocab_size), static_cast<int>(id));
   std::fill_n(ids, spec_.context_length, spec_.pad_id);
-  ids[0] = spec_.bos_id;
-  std::copy(found.begin(), found.end(), ids + 1);
-  ids[found.size() + 1] = spec_.eos_id;
+  std::copy(found.begin(), found.end(), ids);
+  ids[found.size()] = spec_.eos_id;
+}
+
+void Tokenizer::append_segment(Text text, size_t room, std::vector<int32_t> &found) const {
+  for (const TextStep &normalize : normalizers_) {
+    normalize(text);
+    if (text.points.size() > 8 * kLongestText)
+      fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: its normalizer makes the text too long", name_.c_str());
+  }
+  for (const Segment &segment : added_->in_normalized(text.points)) {
+    if (found.size() >= room) break;
+    const Span span = segment.span;
+    if (segment.id >= 0)
+      found.push_back(segment.id);
+    else
+      append_words({text.points.substr(span.start, span.end - span.start), text.head - std::min(text.head, span.start)},
+                   room, found);
+  }
+}
+
+void Tokenizer::append_words(Text text, size_t room, std::vector<int32_t> &found) const {
+  const size_t length = text.points.size();
+  Words words{std::move(text.points), {{0, length}}, text.head};
+  for (const SplitStep &split : splitters_) split(words);
+  std::string word;
+  for (const Span &span : words.spans) {
+    if (found.size() >= room) break;
+    word.clear();
+    for (size_t i = span.start; i < span.end; i++) append_utf8(word, words.text[i]);
+    if (!word.empty()) model_->encode(word, found);
+  }
 }
 
 }  // namespace clip_edge::core

@@ -6,9 +6,11 @@
 #include <string_view>
 #include <vector>
 
-#include "bpe.h"
+#include "added_tokens.h"
 #include "clip_edge/clip_edge.h"
-#include "pattern.h"
+#include "normalizer.h"
+#include "splitter.h"
+#include "words.h"
 
 namespace clip_edge::core {
 
@@ -19,36 +21,19 @@ class Tokenizer {
 
   const clip_edge_text_spec &spec() const { return spec_; }
 
-  // Writes context_length ids: BOS, the sentence (cut where it is too long), EOS, padding.
+  // Writes context_length ids: BOS if there is one, the sentence (cut where it is too long), EOS, padding.
   void row(std::string_view text, int32_t *ids) const;
 
  private:
-  struct Replacement {
-    std::unique_ptr<Pattern> pattern;
-    std::u32string by;
-  };
-  using Step = void (*)(const Tokenizer &, const Replacement &, std::u32string &);
-  struct Normalizer {
-    Step step;
-    Replacement replacement;
-  };
-  struct Split {
-    Pattern pattern;
-    bool keep_matches, keep_gaps;
-  };
-
-  void add_normalizer(const Json &table);
-  void add_replacement(const Json &table);
-  void add_splits(const Json &table);
-  void add_split(const Json &table);
-  std::vector<Span> words(std::u32string_view text) const;
+  void append_segment(Text text, size_t room, std::vector<int32_t> &found) const;
+  void append_words(Text text, size_t room, std::vector<int32_t> &found) const;
 
   clip_edge_text_spec spec_;
   std::string name_;
-  std::vector<Normalizer> normalizers_;
-  std::vector<Split> splits_;
-  std::unique_ptr<Bpe> bpe_;
-  bool byte_level_ = false;
+  std::vector<TextStep> normalizers_;
+  std::vector<SplitStep> splitters_;
+  std::unique_ptr<const WordModel> model_;
+  std::unique_ptr<const AddedTokens> added_;
 };
 
 clip_edge_text_spec read_text_spec(const clip_edge_text_spec *spec);

@@ -23,6 +23,7 @@ struct Composition {
   char32_t first, second, joined;
 };
 
+#include "tokenizer_tables.inc"
 #include "unicode_tables.inc"
 
 constexpr char32_t kReplacement = 0xFFFD;
@@ -46,12 +47,17 @@ std::u32string_view find_mapping(const Mapping (&table)[N], const char32_t (&poi
   return {points + entry->start, entry->length};
 }
 
-uint8_t combining_class(char32_t point) {
-  const ClassRange *range = point < 0x300 ? nullptr : find_range(kCombining, point);
-  return range == nullptr ? 0 : range->value;
+// A character that the normal forms of `tokenizers` do not know yet is nothing special to them.
+bool is_known(char32_t point, Tables tables) {
+  return tables == Tables::kPython || find_range(kUnknownToNormalizers, point) == nullptr;
 }
 
-void decompose(char32_t point, bool compatible, std::u32string &out) {
+uint8_t combining_class(char32_t point, Tables tables) {
+  const ClassRange *range = point < 0x300 ? nullptr : find_range(kCombining, point);
+  return range == nullptr || !is_known(point, tables) ? 0 : range->value;
+}
+
+void decompose(char32_t point, bool compatible, Tables tables, std::u32string &out) {
   if (point < 0x80) {
     out.push_back(point);
   } else if (point - kHangul < kSyllables) {
@@ -63,7 +69,7 @@ void decompose(char32_t point, bool compatible, std::u32string &out) {
     std::u32string_view parts;
     if (compatible) parts = find_mapping(kCompatible, kCompatiblePoints, point);
     if (parts.empty()) parts = find_mapping(kCanonical, kCanonicalPoints, point);
-    if (parts.empty())
+    if (parts.empty() || !is_known(point, tables))
       out.push_back(point);
     else
       out.append(parts);
@@ -71,13 +77,15 @@ void decompose(char32_t point, bool compatible, std::u32string &out) {
 }
 
 // Marks after a base letter in the order of their classes; equal classes stay as they stand.
-void order_marks(std::u32string &text) {
+void order_marks(std::u32string &text, Tables tables) {
   for (size_t start = 0; start < text.size(); start++) {
-    if (combining_class(text[start]) == 0) continue;
+    if (combining_class(text[start], tables) == 0) continue;
     size_t end = start;
-    while (end < text.size() && combining_class(text[end]) != 0) end++;
-    std::stable_sort(text.begin() + static_cast<ptrdiff_t>(start), text.begin() + static_cast<ptrdiff_t>(end),
-                     [](char32_t a, char32_t b) { return combining_class(a) < combining_class(b); });
+    while (end < text.size() && combining_class(text[end], tables) != 0) end++;
+    const auto less = [tables](char32_t a, char32_t b) {
+      return combining_class(a, tables) < combining_class(b, tables);
+    };
+    std::stable_sort(text.begin() + static_cast<ptrdiff_t>(start), text.begin() + static_cast<ptrdiff_t>(end), less);
     start = end;
   }
 }
@@ -95,16 +103,16 @@ char32_t compose_pair(char32_t first, char32_t second) {
   return entry != std::end(kCompositions) && entry->first == first && entry->second == second ? entry->joined : 0;
 }
 
-void compose(std::u32string &text) {
+void compose(std::u32string &text, Tables tables) {
   size_t kept = 0, starter = std::u32string::npos;
   uint8_t last_class = 0;
   for (size_t i = 0; i < text.size(); i++) {
     const char32_t point = text[i];
-    const uint8_t mark = combining_class(point);
+    const uint8_t mark = combining_class(point, tables);
     const bool adjacent = starter != std::u32string::npos && starter + 1 == kept;
     if (starter != std::u32string::npos && (adjacent || (last_class < mark && last_class != 0))) {
       const char32_t joined = compose_pair(text[starter], point);
-      if (joined != 0) {
+      if (joined != 0 && is_known(joined, tables)) {
         text[starter] = joined;
         continue;
       }
@@ -219,13 +227,13 @@ bool is_space(char32_t point) {
 }
 bool is_unicode_space(char32_t point) { return is_space(point) && !(point >= 0x1C && point <= 0x1F); }
 
-std::u32string normalize(std::u32string_view text, Form form) {
+std::u32string normalize(std::u32string_view text, Form form, Tables tables) {
   if (all_ascii(text)) return std::u32string(text);
   std::u32string result;
   result.reserve(text.size() * 2);
-  for (char32_t point : text) decompose(point, form == Form::kNfkc || form == Form::kNfkd, result);
-  order_marks(result);
-  if (form == Form::kNfc || form == Form::kNfkc) compose(result);
+  for (char32_t point : text) decompose(point, form == Form::kNfkc || form == Form::kNfkd, tables, result);
+  order_marks(result, tables);
+  if (form == Form::kNfc || form == Form::kNfkc) compose(result, tables);
   return result;
 }
 
@@ -241,16 +249,27 @@ std::u32string lower(std::u32string_view text) {
   return result;
 }
 
-std::u32string lower_each(std::u32string_view text) {
-  std::u32string result;
-  result.reserve(text.size());
-  for (char32_t point : text) append_lower(point, result);
-  return result;
+void append_lower_each(char32_t point, std::u32string &out) {
+  const std::u32string_view changed =
+      point < 0x80 ? std::u32string_view() : find_mapping(kNewLower, kNewLowerPoints, point);
+  if (changed.empty())
+    append_lower(point, out);
+  else
+    out.append(changed);
 }
 
 char32_t other_case(char32_t point) {
   const bool letter = (point >= U'a' && point <= U'z') || (point >= U'A' && point <= U'Z');
   return letter ? point ^ 32 : point;
 }
+
+bool is_mark(char32_t point) { return find_range(kMarks, point) != nullptr; }
+bool is_bert_removed(char32_t point) { return find_range(kBertRemoved, point) != nullptr; }
+bool is_bert_accent(char32_t point) { return find_range(kBertAccents, point) != nullptr; }
+bool is_bert_chinese(char32_t point) { return find_range(kBertChinese, point) != nullptr; }
+bool is_bert_punctuation(char32_t point) { return find_range(kBertPunctuation, point) != nullptr; }
+bool joins_before(char32_t point) { return find_range(kJoinsBefore, point) != nullptr; }
+bool joins_after(char32_t point) { return find_range(kJoinsAfter, point) != nullptr; }
+bool is_cluster_control(char32_t point) { return find_range(kControls, point) != nullptr; }
 
 }  // namespace clip_edge::core

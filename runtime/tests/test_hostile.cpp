@@ -10,6 +10,7 @@
 #include "check.h"
 #include "golden.h"
 #include "sha256.h"
+#include "sha256_simd.h"
 #include "status.h"
 #include "unicode.h"
 
@@ -213,6 +214,20 @@ void random_frames_end_in_a_status(int rounds) {
   }
 }
 
+void hashes_are_the_same_in_both_ways() {
+  const Sha256Blocks simd = sha256_blocks_simd();
+  std::printf("SHA-256: %s\n", simd == nullptr ? "no instructions for it here" : "with instructions for it");
+  for (int round = 0; simd != nullptr && round < 200; round++) {
+    uint32_t one[8], other[8];
+    for (int i = 0; i < 8; i++) one[i] = other[i] = static_cast<uint32_t>(random_int(0, INT32_MAX));
+    std::vector<uint8_t> blocks(64 * static_cast<size_t>(random_int(0, 5)) + 1);
+    for (uint8_t &byte : blocks) byte = static_cast<uint8_t>(random_int(0, 255));
+    sha256_blocks_scalar(one, blocks.data() + 1, blocks.size() / 64);
+    simd(other, blocks.data() + 1, blocks.size() / 64);
+    CHECK(std::equal(one, one + 8, other));
+  }
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -222,6 +237,7 @@ int main(int argc, char **argv) {
   damaged_golden_files_end_in_a_status(rounds);
   golden_lies_are_told();
   random_frames_end_in_a_status(rounds);
+  hashes_are_the_same_in_both_ways();
   CHECK_TEXT(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   CHECK_TEXT(sha256_hex(std::string(1000000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
   return finish();

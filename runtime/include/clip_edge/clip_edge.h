@@ -150,7 +150,7 @@ CLIP_EDGE_API clip_edge_status clip_edge_preprocess_image(const clip_edge_prepro
 
 typedef enum clip_edge_text_cleaning {
   CLIP_EDGE_CLEAN_NONE = 0, /* whatever the tokenizer file itself does */
-  CLIP_EDGE_CLEAN_CLIP = 1, /* instead of its normalizer: odd characters mended, HTML references, single spaces, lower case */
+  CLIP_EDGE_CLEAN_CLIP = 1, /* instead of its normalizer: text mended, HTML references, single spaces, lower case */
   CLIP_EDGE_CLEAN_CANONICALIZE = 2, /* SigLIP's, before it: the same, without the punctuation of ASCII */
   CLIP_EDGE_CLEAN_WHITESPACE = 3    /* before it: CLIP's, in upper and lower case as they are */
 } clip_edge_text_cleaning;
@@ -173,7 +173,7 @@ CLIP_EDGE_API void clip_edge_text_spec_init(clip_edge_text_spec *spec, size_t st
 /* Never changes once made: threads may share it. */
 typedef struct clip_edge_tokenizer clip_edge_tokenizer;
 
-/* From the bytes of a tokenizer.json (BPE, Unigram, WordPiece: docs/embed.md says with what around them), which are not needed afterwards. */
+/* From the bytes of a tokenizer.json, which are not needed afterwards. docs/embed.md says what it may hold. */
 CLIP_EDGE_API clip_edge_status clip_edge_tokenizer_new(const char *json, size_t json_bytes,
                                                        const clip_edge_text_spec *spec,
                                                        clip_edge_tokenizer **tokenizer);
