@@ -56,12 +56,38 @@ std::string tokenizer_json() {
          vocabulary + R"("ab":256,"abc":257},"merges":[["a","b"],["ab","c"]]}})";
 }
 
-void damaged_tokenizers_end_in_a_status(int rounds) {
-  const std::string whole = tokenizer_json();
+std::string unigram_json() {
+  return R"({"added_tokens":[{"id":6,"content":"<x>","lstrip":true,"rstrip":false,"normalized":false,"special":true},)"
+         R"({"id":3,"content":"bb","normalized":true}],"normalizer":{"type":"Sequence","normalizers":[{"type":)"
+         R"("Precompiled","precompiled_charsmap":"DAAAAACAAQBhDQAAAAAAgGIA"},{"type":"Nmt"},{"type":"Prepend","prepend":"_"}]},)"
+         R"("pre_tokenizer":{"type":"Metaspace","replacement":"_","prepend_scheme":"first","split":true},)"
+         R"("model":{"type":"Unigram","unk_id":0,"byte_fallback":true,"vocab":[["<unk>",0],["_",-2.5],["b",-3.25],)"
+         R"(["bb",-3.5],["<0x41>",-9],["c",-1e1]]}})";
+}
+
+std::string word_piece_json() {
+  return R"({"added_tokens":[{"id":0,"content":"[UNK]","special":true}],"normalizer":{"type":"BertNormalizer",)"
+         R"("clean_text":true,"handle_chinese_chars":true,"strip_accents":null,"lowercase":true},"pre_tokenizer":{"type":)"
+         R"("BertPreTokenizer"},"post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}}]},)"
+         R"("model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":9,)"
+         R"("vocab":{"[UNK]":0,"a":1,"##b":2,"##bc":3,"f":4}}})";
+}
+
+std::string character_bpe_json() {
+  return R"({"normalizer":{"type":"Replace","pattern":{"String":" "},"content":"_"},"pre_tokenizer":{"type":"Split",)"
+         R"("pattern":{"String":"_"},"behavior":"MergedWithPrevious","invert":false},"model":{"type":"BPE","unk_token":)"
+         R"("?","fuse_unk":true,"byte_fallback":true,"vocab":{"?":0,"a":1,"b":2,"ab":3,"_":4,"ab_":5,"<0x41>":6},)"
+         R"("merges":[["a","b"],["ab","_"]]}})";
+}
+
+void damaged_tokenizers_end_in_a_status(const std::string &whole, int rounds) {
   const size_t settings = whole.find("\"model\"");
   clip_edge_text_spec spec;
   clip_edge_text_spec_init(&spec, sizeof(spec));
   spec.context_length = 16, spec.vocab_size = 300, spec.bos_id = 298, spec.eos_id = 299;
+  clip_edge_tokenizer *sound = nullptr;
+  CHECK(clip_edge_tokenizer_new(whole.data(), whole.size(), &spec, &sound) == CLIP_EDGE_OK);
+  clip_edge_tokenizer_free(sound);
   int opened = 0;
   for (int round = 0; round < rounds; round++) {
     const bool head_only = round % 2 == 0;  // half of them where the structure is, half anywhere
@@ -232,7 +258,8 @@ void hashes_are_the_same_in_both_ways() {
 
 int main(int argc, char **argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 2000;
-  damaged_tokenizers_end_in_a_status(rounds);
+  for (const std::string &whole : {tokenizer_json(), unigram_json(), word_piece_json(), character_bpe_json()})
+    damaged_tokenizers_end_in_a_status(whole, rounds);
   damaged_manifests_end_in_a_status(rounds);
   damaged_golden_files_end_in_a_status(rounds);
   golden_lies_are_told();
