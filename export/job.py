@@ -24,6 +24,7 @@ class Job:
     `example` is an input of batch 2 or more, because tracers take a batch of 1 for a constant.
     `calibration` is None when the user gave none: a precision that needs it refuses.
     `capabilities` are the GPUs that engines are built for ahead of time, as `sm89`; empty: the target's own choice.
+    `ios` is the oldest iOS that must read a Core ML package; None: the usual one of the precision.
     """
 
     tower: Tower
@@ -35,6 +36,7 @@ class Job:
     calibration: Calibration | None
     console: Console
     capabilities: tuple[str, ...] = ()
+    ios: int | None = None
 
     @property
     def declaration(self) -> Declaration:

@@ -23,7 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", action="append", help="of the graphs; repeatable (default: fp32)")
     parser.add_argument("--calibration", type=Path, metavar="DATA", help="pictures and sentences to quantise by")
     parser.add_argument(
-        "--compute-capability", action="append", metavar="SM", help="GPU for `trt-rtx` engines, such as sm89; repeatable"
+        "--compute-capability",
+        action="append",
+        metavar="SM",
+        help="GPU for `trt-rtx` engines, such as sm89; repeatable",
+    )
+    parser.add_argument(
+        "--ios", type=int, choices=(16, 17, 18), help="oldest iOS for Core ML packages (default: by precision)"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to make")
     parser.add_argument("--dry-run", action="store_true", help="check the options and the student, write nothing")
@@ -55,6 +61,7 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
         args.out,
         calibration=args.calibration,
         capabilities=args.compute_capability or (),
+        ios=args.ios,
         console=console,
     )
     for proof in proofs:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 
-from clip_edge.export import cases
+from clip_edge.export.calibration import golden_rows
 from clip_edge.export.job import Job
 from clip_edge.numerics import TOLERANCES, cosine_rows
-from clip_edge.preprocess import Bytes, Floats, normalize, to_pixels
+from clip_edge.preprocess import Floats
 from clip_edge.runtime.backends.mil.evaluate import Observe, prepare, run
 from clip_edge.runtime.backends.mil.program import Function, read_program
+from clip_edge.runtime.backends.pixels import denormalize
 
 ROWS = 8  # of the held-out calibration data, beside the golden set's
 MEASURED = 32  # to measure ranges on
@@ -46,28 +46,19 @@ class Judge:
 
 def make_judge(job: Job) -> Judge:
     """Judged by the rows of the golden set, on which `verify` insists, and some of the held-out calibration data."""
-    rows: list[np.ndarray]
-    if job.tower == "image":
-        spec = job.source.preprocess
-        pictures = cases.all_images(job.source.example_images)
-        rows = [np.stack([to_pixels(Image.fromarray(each), spec) for each in pictures])]
-        rows += [] if job.calibration is None else [_some(job.calibration.pixels[1::2], ROWS)]
-        pixels = np.concatenate(rows)
-        return Judge(
-            _channels_first(pixels), _embed(job, normalize(pixels, spec)), job.precision, job.declaration.input
-        )
-    rows = [job.source.tokenizer(cases.all_texts(job.source.example_texts))]
-    rows += [] if job.calibration is None else [_some(job.calibration.input_ids[1::2], ROWS)]
-    ids = np.concatenate(rows)
-    return Judge(ids, _embed(job, ids), job.precision, job.declaration.input)
+    rows = golden_rows(job.source, job.tower)
+    if job.calibration is not None:
+        rows = np.concatenate([rows, _some(job.calibration.rows(job.tower)[1], ROWS)])
+    with torch.inference_mode():
+        reference: Floats = torch.cat([job.module(torch.from_numpy(row[None])) for row in rows]).numpy()
+    return Judge(_as_given(rows, job), reference, job.precision, job.declaration.input)
 
 
 def measured_rows(job: Job) -> np.ndarray:
-    """The half of the calibration data that ranges are measured on, as the graph takes it."""
+    """Rows to measure ranges on: some of the calibration data, and the golden ones, which hold the extremes."""
     assert job.calibration is not None
-    if job.tower == "image":
-        return _channels_first(_some(job.calibration.pixels[::2], MEASURED))
-    return _some(job.calibration.input_ids[::2], MEASURED)
+    rows = _some(job.calibration.rows(job.tower)[0], MEASURED)
+    return _as_given(np.concatenate([rows, golden_rows(job.source, job.tower)]), job)
 
 
 def load(files: Mapping[str, bytes]) -> Function:
@@ -82,16 +73,11 @@ def observed(function: Function, name: str, rows: np.ndarray, observe: Observe |
         yield embeds
 
 
-def _embed(job: Job, rows: np.ndarray) -> Floats:
-    with torch.inference_mode():
-        found: Floats = torch.cat([job.module(torch.from_numpy(row[None])) for row in rows]).numpy()
-    return found
+def _as_given(rows: np.ndarray, job: Job) -> np.ndarray:
+    """Rows as the graph takes them: pictures before normalising."""
+    return denormalize(rows, job.source.preprocess) if job.tower == "image" else rows
 
 
 def _some(rows: np.ndarray, count: int) -> np.ndarray:
     """At most `count` rows, evenly spaced."""
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows)), dtype=int)]
-
-
-def _channels_first(pixels: Bytes) -> np.ndarray:
-    return np.ascontiguousarray(np.moveaxis(pixels, -1, -3))

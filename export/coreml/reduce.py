@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -54,7 +53,7 @@ def reduce(
     for count in dict.fromkeys(math.ceil(share * len(ranked)) for share in SHARES):
         kept = frozenset(ranked[:count])
         final = _final(packed, weights, kept, job.precision, ios)
-        changed = copy.deepcopy(program)
+        changed = editable(model)
         if peaks:
             rewrite.quantize_activations(changed, peaks, kept)
         rewrite.compress(changed, final, ios)
@@ -80,7 +79,9 @@ def _activations(
     job: Job, program: Any, judge: Judge, function: Function
 ) -> tuple[dict[str, tuple[float, float]], dict[str, float]]:
     """The range of each activation that eight bits may hold, and by the weight's name what they would cost there."""
-    readers = {name: operation.inputs["weight"].name for operation, name in rewrite.quantized_inputs(program)}
+    readers: dict[str, list[str]] = {}
+    for reader, name in rewrite.quantized_inputs(program):
+        readers.setdefault(name, []).append(reader.inputs["weight"].name)
     peaks: dict[str, tuple[float, float]] = {}
     power: dict[str, list[float]] = {name: [0.0, 0.0] for name in readers}
 
@@ -108,7 +109,8 @@ def _activations(
         pass
     for _ in observed(function, judge.input, rows[:ACTIVATION_ROWS], listen):
         pass
-    heard = {readers[name]: 10 * math.log10(sent / lost) for name, (sent, lost) in power.items() if sent and lost}
+    decibels = {name: 10 * math.log10(sent / lost) for name, (sent, lost) in power.items() if sent and lost}
+    heard = {weight: value for name, value in decibels.items() for weight in readers[name]}
     return peaks, heard
 
 

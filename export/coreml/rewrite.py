@@ -117,8 +117,10 @@ def quantize_activations(program: Any, peaks: Mapping[str, tuple[float, float]],
                 kind = {"scale": scale, "before_op": operation}
                 small = Builder.quantize(input=old, output_dtype=dtype, name=f"{name}_{dtype}", **kind)
                 done[name] = Builder.dequantize(input=small, name=f"{name}_from_{dtype}", **kind)
-            function.replace_uses_of_var_after_op(
-                anchor_op=done[name].op, end_op=operation, old_var=old, new_var=done[name], no_check_var_types=True
+            everything = list(function.operations)
+            previous = everything[everything.index(operation) - 1]
+            function.replace_uses_of_var_after_op(  # here only: what else reads the value keeps all its bits
+                anchor_op=previous, end_op=operation, old_var=old, new_var=done[name], no_check_var_types=True
             )
 
 

@@ -88,9 +88,10 @@ BACKENDS = {
     "coreml": Backend(
         module="clip_edge.runtime.backends.coreml",
         targets=("coreml", "coreml-multifunction"),
-        package="coremltools",
-        install="pip install coremltools",
+        package="coremltools on macOS",
+        install="pip install coremltools, on a Mac; elsewhere `--backend mil` runs the same packages",
         summary="Core ML itself, on macOS",
+        probe="clip_edge.runtime.backends.coreml:is_found",
     ),
 }
 DEFAULT = "onnxruntime"

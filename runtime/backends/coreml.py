@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import shutil
 import tempfile
@@ -13,12 +14,17 @@ import numpy as np
 from PIL import Image
 
 from clip_edge.bundle import EXPORT_AGAIN, Artifact, Bundle
-from clip_edge.errors import BundleError, UnavailableError
+from clip_edge.errors import BundleError
 from clip_edge.preprocess import Bytes, Floats
 from clip_edge.runtime.backends import Options, Run
 from clip_edge.runtime.backends.pixels import denormalize
 
 MAX_FILE_BYTES = 4 * 1024**3
+
+
+def is_found() -> bool:
+    """Whether this is a Mac with coremltools."""
+    return platform.system() == "Darwin" and importlib.util.find_spec("coremltools") is not None
 
 
 def open_tower(bundle: Bundle, artifact: Artifact, options: Options) -> Run:
@@ -27,15 +33,9 @@ def open_tower(bundle: Bundle, artifact: Artifact, options: Options) -> Run:
     Core ML loads from a folder, so the files whose hashes were checked are copied to one of our own first.
 
     Raises:
-        UnavailableError: this is no Mac.
         BundleError: a file was changed, or Core ML cannot load or run the package.
     """
     del options  # Core ML chooses its own threads and units
-    if platform.system() != "Darwin":
-        raise UnavailableError(
-            f"Core ML runs on macOS; this is {platform.system()}",
-            hint="`clip-edge verify BUNDLE --backend mil` checks the same package here, operation by operation",
-        )
     folder = Path(tempfile.mkdtemp(prefix="clip-edge-"))
     try:
         model = _load(_copy(bundle, artifact, folder), artifact)

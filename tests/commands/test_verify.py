@@ -45,5 +45,6 @@ def test_a_damaged_bundle_is_exit_1_and_named(
 def test_an_unknown_backend_names_the_nearest(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(tiny_bundle), "--backend", "onnxruntim"]) == 2
     assert capsys.readouterr().err == (
-        "error: unknown backend: `onnxruntim`\n\nhint: did you mean `onnxruntime`? known: onnxruntime\n"
+        "error: unknown backend: `onnxruntim`\n\nhint: did you mean `onnxruntime`? known: coreml, mil, native, "
+        "onnxruntime, tensorrt, tensorrt-rtx\n"
     )

@@ -12,7 +12,7 @@ from clip_edge.bundle import EXPORT_AGAIN, Artifact, Bundle
 from clip_edge.errors import BundleError
 from clip_edge.preprocess import Floats
 from clip_edge.runtime.backends import Options, Run
-from clip_edge.runtime.backends.mil.evaluate import UnknownOperationError, prepare, run
+from clip_edge.runtime.backends.mil.evaluate import DAMAGED, UnknownOperationError, prepare, run
 from clip_edge.runtime.backends.mil.program import Function, read_program
 from clip_edge.runtime.backends.pixels import denormalize
 
@@ -31,7 +31,7 @@ def open_tower(bundle: Bundle, artifact: Artifact, options: Options) -> Run:
     try:
         function = prepare(_function(bundle, artifact))
         _check_names(function, artifact)
-    except (ValueError, KeyError, IndexError, TypeError) as problem:
+    except DAMAGED as problem:
         raise _cannot("load", artifact, bundle, problem) from problem
 
     spec, takes_picture = bundle.manifest.image.preprocess, artifact.input_dtype == "uint8"
@@ -40,7 +40,7 @@ def open_tower(bundle: Bundle, artifact: Artifact, options: Options) -> Run:
         given = denormalize(array, spec) if takes_picture else array
         try:
             rows = [run(function, {artifact.input: row[None]})[artifact.output] for row in given]
-        except (ValueError, KeyError, IndexError, TypeError) as problem:
+        except DAMAGED as problem:
             raise _cannot("run", artifact, bundle, problem) from problem
         embeds: Floats = np.concatenate(rows).astype(np.float32)
         return embeds

@@ -9,6 +9,7 @@ import numpy as np
 from clip_edge.runtime.backends.mil.operations import OPERATIONS, VARIADIC
 from clip_edge.runtime.backends.mil.program import Function, Operation, TensorType, Value
 
+DAMAGED = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)  # what a wrong file raises
 Observe = Callable[[Operation, Mapping[str, Value]], None]
 
 
@@ -67,7 +68,7 @@ def _compute(operation: Operation, values: dict[str, Value]) -> None:
     }
     try:
         results = OPERATIONS[operation.type](**arguments)
-    except (TypeError, ValueError, IndexError, KeyError) as problem:
+    except DAMAGED as problem:
         raise ValueError(f"`{operation.type}` ({operation.name}): {problem}") from problem
     found = results if isinstance(results, tuple) else (results,)
     for (name, kind), result in zip(operation.outputs, found, strict=True):

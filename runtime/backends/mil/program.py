@@ -18,7 +18,7 @@ from clip_edge.runtime.backends.mil.wire import Message
 MODEL, WEIGHTS = "Data/com.apple.CoreML/model.mlmodel", "Data/com.apple.CoreML/weights/"
 MODEL_PATH = "@model_path/weights/"
 ML_PROGRAM = 502  # field of Model
-MAX_ELEMENTS = 1 << 31
+MAX_ELEMENTS = 1 << 29  # the largest vocabularies have 3e8 weights
 
 Value = np.ndarray | str
 

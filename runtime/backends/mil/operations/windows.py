@@ -132,7 +132,8 @@ def _padded(
 ) -> Array:
     """x with `value` around it, as `pad_type` says."""
     if pad_type == "custom":
-        assert pad is not None
+        if pad is None:
+            raise ValueError("pad_type `custom` needs `pad`")
         widths = [(int(pad[0]), int(pad[1])), (int(pad[2]), int(pad[3]))]
     elif pad_type in ("same", "same_lower"):
         spans = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
