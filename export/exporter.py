@@ -44,7 +44,18 @@ from clip_edge.preprocess import Floats, normalize, to_pixels
 from clip_edge.quantization import SUFFIX
 from clip_edge.runtime.verify import TowerCheck, Verification, verify
 
-VERSIONED = ("numpy", "onnx", "onnxruntime", "onnxscript", "open_clip_torch", "pillow", "timm", "tokenizers", "torch")
+VERSIONED = (
+    "coremltools",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "open_clip_torch",
+    "pillow",
+    "timm",
+    "tokenizers",
+    "torch",
+)
 BATCH = 16
 
 
@@ -67,12 +78,13 @@ def export(
     *,
     calibration: Path | None = None,
     capabilities: Sequence[str] = (),
+    ios: int | None = None,
     console: Console = SILENT,
 ) -> tuple[Bundle, list[Verification]]:
     """Write `model` (a student folder, a run, or one of `sources.SOURCES`) as a bundle to `out`, and prove it.
 
     `calibration` is a data set, for precisions that are measured on pictures and sentences; `capabilities` are the
-    GPUs that engines are built for ahead of time.
+    GPUs that engines are built for ahead of time; `ios` is the oldest iOS that must read a Core ML package.
     The same model gives the same bytes, file by file.
 
     Raises:
@@ -86,7 +98,7 @@ def export(
     source = load_source(model)
     rows = None if calibration is None else load_calibration(calibration, source)
     with new_folder(out) as folder:
-        manifest = _write(source, targets, folder, rows, tuple(capabilities), console)
+        manifest = _write(source, targets, folder, rows, tuple(capabilities), ios, console)
         backends = dict.fromkeys(target.backend for target in targets.values())
         proofs = [verify(folder, name, threads=1, console=console) for name in backends]
         for proof in proofs:
@@ -102,6 +114,7 @@ def _write(
     folder: Path,
     calibration: Calibration | None,
     capabilities: tuple[str, ...],
+    ios: int | None,
     console: Console,
 ) -> Manifest:
     """Every file of the bundle, the manifest without proofs last."""
@@ -113,7 +126,7 @@ def _write(
             folded = fold(tower, module, probes[tower])
             for request, target in targets.items():
                 inputs = (tower, folded, probes[tower], source, target, request.precision)
-                job = Job(*inputs, calibration, console, capabilities)
+                job = Job(*inputs, calibration, console, capabilities, ios)
                 artifacts.append(_write_artifact(job, request, folder))
                 meter.advance()
     write_file(folder / TOKENIZER, source.tokenizer.json_bytes)
@@ -147,8 +160,9 @@ def _write_artifact(job: Job, request: Request, folder: Path) -> Artifact:
     (folder / path).parent.mkdir(exist_ok=True)
     writer = cast(_Module, importlib.import_module(target.module))
     report = writer.write_tower(job, folder / path)
+    report_path = f"{path}.{job.tower}{SUFFIX}" if target.shared else f"{path}{SUFFIX}"
     if report is not None:
-        write_file(folder / f"{path}{SUFFIX}", report.to_bytes())
+        write_file(folder / report_path, report.to_bytes())
     return Artifact(
         tower=job.tower,
         target=request.target,
@@ -158,10 +172,10 @@ def _write_artifact(job: Job, request: Request, folder: Path) -> Artifact:
         input_dtype=declaration.input_dtype,
         output=declaration.output,
         batch=target.batch,
-        opset=target.opset,
+        opset=target.opset_of(job.precision),
         parameters=sum(value.numel() for value in job.module.parameters()),
         verification=None,
-        quantization=None if report is None else f"{path}{SUFFIX}",
+        quantization=None if report is None else report_path,
     )
 
 

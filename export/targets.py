@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from clip_edge.bundle import Precision, Tower
@@ -15,7 +15,7 @@ class Declaration:
     """The contract of one tower's graph: one input, one output, both with the batch first."""
 
     input: str
-    input_dtype: Literal["float32", "int64", "int32"]
+    input_dtype: Literal["float32", "uint8", "int64", "int32"]  # uint8: pixels before normalising
     output: str
     stem: str  # file name without precision and suffix
 
@@ -35,12 +35,23 @@ class Target:
     batch: int | None  # None: dynamic
     towers: dict[Tower, Declaration]
     summary: str
+    later_opsets: dict[Precision, int] = field(default_factory=dict)  # of precisions that need newer operations
+
+    def opset_of(self, precision: Precision) -> int:
+        """The operation set of a graph in that precision."""
+        return self.later_opsets.get(precision, self.opset)
+
+    @property
+    def shared(self) -> bool:
+        """Whether both towers are functions of one artefact."""
+        return len({declaration.stem for declaration in self.towers.values()}) == 1
 
 
 _TENSORRT_TOWERS: dict[Tower, Declaration] = {
     "image": Declaration("pixel_values", "float32", "image_embeds", "vision_model"),
     "text": Declaration("input_ids", "int32", "text_embeds", "text_model"),
 }
+_COREML_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "w8a8", "pal6", "int4", "pal4")
 TARGETS = {
     "onnx": Target(
         module="clip_edge.export.onnx",
@@ -49,8 +60,9 @@ TARGETS = {
         backend="onnxruntime",
         folder="onnx",
         suffix=".onnx",
-        precisions=("fp32",),
+        precisions=("fp32", "fp16", "int8", "int4"),
         opset=18,  # the first with antialiased Resize, and what TensorRT 10.3 and every mobile runtime read
+        later_opsets={"int8": 20, "int4": 21},  # Gelu as one operation; 4-bit weights in blocks
         batch=None,
         towers={  # names, file names and int64 ids as Hugging Face's tools expect them
             "image": Declaration("pixel_values", "float32", "image_embeds", "vision_model"),
@@ -65,7 +77,7 @@ TARGETS = {
         backend="onnxruntime",  # runs the very graph that TensorRT will read
         folder="trt",
         suffix=".onnx",
-        precisions=("fp32", "fp16"),
+        precisions=("fp32", "fp16", "int8", "fp8"),
         opset=19,  # the first with fp16 scales and 8-bit floats in Q/DQ; TensorRT 10.3 reads up to 20
         batch=None,
         towers=_TENSORRT_TOWERS,
@@ -78,11 +90,43 @@ TARGETS = {
         backend="onnxruntime",
         folder="trt-rtx",
         suffix=".onnx",
-        precisions=("fp32", "fp16"),
+        precisions=("fp32", "fp16", "int8"),
         opset=19,
         batch=None,
         towers=_TENSORRT_TOWERS,
         summary="TensorRT-RTX: engines for desktop GPUs, built ahead of time on any machine",
+    ),
+    "coreml": Target(
+        module="clip_edge.export.coreml",
+        packages=("torch", "timm", "coremltools"),
+        install="pip install 'clip-edge[export,coreml]'",
+        backend="mil",  # runs the saved package on any system
+        folder="coreml",
+        suffix=".mlpackage",
+        precisions=_COREML_PRECISIONS,
+        opset=0,  # an ML program names its operation set itself, by the iOS it is for
+        batch=1,
+        towers={
+            "image": Declaration("image", "uint8", "image_embeds", "VisionEncoder"),
+            "text": Declaration("input_ids", "int32", "text_embeds", "TextEncoder"),
+        },
+        summary="Core ML: iPhone, iPad and Mac; pictures in, mean and std inside the graph",
+    ),
+    "coreml-multifunction": Target(
+        module="clip_edge.export.coreml",
+        packages=("torch", "timm", "coremltools"),
+        install="pip install 'clip-edge[export,coreml]'",
+        backend="mil",
+        folder="coreml",
+        suffix=".mlpackage",
+        precisions=_COREML_PRECISIONS,
+        opset=0,
+        batch=1,
+        towers={
+            "image": Declaration("image", "uint8", "image_embeds", "CLIP"),
+            "text": Declaration("input_ids", "int32", "text_embeds", "CLIP"),
+        },
+        summary="Core ML with both towers in one package, as the functions `image` and `text` (iOS 18)",
     ),
 }
 
