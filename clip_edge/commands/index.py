@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_edge.bundle import Tower
 from clip_edge.cli import Outcome
 from clip_edge.console import Console
 from clip_edge.errors import DataError, UsageError
 from clip_edge.files import human_bytes, read_bounded
 
 if TYPE_CHECKING:
+    from clip_edge.bundle import Tower
     from clip_edge.preprocess import Floats
     from clip_edge.runtime import Model
 

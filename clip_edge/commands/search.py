@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clip_edge.bundle import Tower
 from clip_edge.cli import Outcome
 from clip_edge.console import Console
 from clip_edge.errors import UsageError
+
+if TYPE_CHECKING:
+    from clip_edge.bundle import Tower
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
