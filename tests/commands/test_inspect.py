@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,15 @@ def test_damaged_files_are_errors_and_never_tracebacks(
     shown = capsys.readouterr().err
     assert code in (1, 2) or (code == 0 and name == "run.json" and content == b"{}")
     assert "unexpected" not in shown
+
+
+def test_a_model_of_another_library(foreign_model: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    source = f"open_clip:{foreign_model('open_clip:siglip')}"
+    assert main(["inspect", source, "--json", "-"]) == 0
+    facts = json.loads(capsys.readouterr().out)["facts"]
+    assert (facts["image_px"], facts["resize"], facts["context_length"]) == (32, "squash", 24)
+    assert facts["text_tower"] == {"causal": False, "pad_mask": False, "pooling": "last", "activation": "gelu"}
+    assert facts["text_cleaning"] == "canonicalize"
+    assert facts["logit_bias"] is not None
+    assert main(["inspect", "open_clip:RN50"]) == 2
+    assert "`open_clip:RN50` names no weights" in capsys.readouterr().err
