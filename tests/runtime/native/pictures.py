@@ -1,7 +1,7 @@
 """JPEG and PNG files of every kind, made from a seed: what the native decoders are compared on.
 
-`python -m tests.runtime.native.pictures FOLDER [COUNT]` writes each with what Pillow makes of it (32 x 32 RGB bytes) for
-machines without Python: runtime/tests/test_pictures.cpp reads the folder that CLIP_EDGE_TEST_PICTURES names.
+`python -m tests.runtime.native.pictures FOLDER [COUNT]` writes each with what Pillow makes of it (32 x 32 RGB bytes)
+for machines without Python: runtime/tests/test_pictures.cpp reads the folder that CLIP_EDGE_TEST_PICTURES names.
 """
 
 from __future__ import annotations
