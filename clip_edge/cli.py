@@ -41,6 +41,7 @@ VERBS: dict[str, str] = {  # name -> one line of help; the module is clip_edge.c
     "distill": "train a student with a recipe",
     "eval": "measure a model: zero-shot classification, retrieval",
     "export": "turn a student into a verified bundle",
+    "build": "make the TensorRT engines of a bundle for the GPU of this machine",
     "verify": "prove that a bundle still gives its reference embeddings here",
     "run": "score your pictures against your sentences",
     "index": "store the vectors of your pictures or sentences in a file to search in",

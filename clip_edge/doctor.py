@@ -59,6 +59,7 @@ PACKAGES = (
 # Which extras a verb needs besides the core runtime.
 VERBS: dict[str, tuple[str, ...]] = {
     "run": (),
+    "build": (),
     "verify": (),
     "index": (),
     "search": (),

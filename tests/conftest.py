@@ -287,12 +287,28 @@ def _train_tokenizer(kind: str):  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(scope="session")
-def tiny_trt_bundle(tiny_student: Path, tiny_emoji: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 pictures with sentences of words that the tokenizer of `tiny_student` knows, as a CSV file."""
+    import numpy as np
+    from PIL import Image
+
+    folder, random = tmp_path_factory.mktemp("calibration"), np.random.default_rng(0)
+    words = ("a red apple", "a blue car and a dog", "一只猫", "café")
+    lines = ["filepath,title"]
+    for i in range(48):
+        Image.fromarray(random.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        lines.append(f"{i}.png,{words[i % 4]} {words[i // 4 % 4]}")
+    (folder / "data.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / "data.csv"
+
+
+@pytest.fixture(scope="session")
+def tiny_trt_bundle(tiny_student: Path, tiny_calibration: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle for TensorRT and TensorRT-RTX in three precisions, with engines for sm89. Copy it before changing it."""
     pytest.importorskip("tensorrt_rtx_bindings")
     from clip_edge.export.exporter import Request, export
 
     requests = [Request(target, precision) for target in ("trt", "trt-rtx") for precision in ("fp32", "fp16", "int8")]
     out = tmp_path_factory.mktemp("bundle") / "tiny-trt"
-    export(tiny_student, requests, out, calibration=tiny_emoji, capabilities=["sm89"])
+    export(tiny_student, requests, out, calibration=tiny_calibration, capabilities=["sm89"])
     return out

@@ -18,6 +18,7 @@ FULL = frozenset(
     }
 )  # fmt: skip
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
+ROUNDING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 SHAPES = frozenset({"Shape", "Size"})  # take any type and give int64
 LIMITS = frozenset({"Clip", "Max", "Min"})  # where infinity means "no limit"
 LARGEST = float(np.finfo(np.float16).max)
@@ -72,7 +73,10 @@ class _Rewrite:
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
         self.tail = _behind_last_product(model.graph)
-        self.types: dict[str, int] = {value.name: TensorProto.FLOAT for value in model.graph.input if value.name in self.floats}
+        self.types: dict[str, int] = {
+            value.name: TensorProto.FLOAT for value in model.graph.input if value.name in self.floats
+        }
+        self.scales = {node.input[1] for node in model.graph.node if node.op_type in ROUNDING}
         self.nodes: list[onnx.NodeProto] = []
         self.halves: dict[str, onnx.TensorProto] = {}
 
@@ -119,6 +123,8 @@ class _Rewrite:
     def _half_constant(self, name: str) -> str:
         if name not in self.halves:
             values = numpy_helper.to_array(self.constants[name]).astype(np.float16)
+            if name in self.scales:
+                values = np.maximum(values, np.float16(SMALLEST))  # of a dead channel: TensorRT refuses a scale of 0
             self.halves[name] = numpy_helper.from_array(values, f"{name}_as_fp16")
         return self.halves[name].name
 
@@ -132,7 +138,7 @@ def _fits(constant: onnx.TensorProto) -> bool:
 
 
 def _behind_last_product(graph: onnx.GraphProto) -> set[str]:
-    """Tensors from which the output is computed without another product: the normalisation to length 1."""
+    """The output, and what it is computed from without another product: the normalisation to length 1."""
     producers = {name: node for node in graph.node for name in node.output}
     found: set[str] = set()
     waiting: Iterable[str] = [value.name for value in graph.output]
@@ -141,4 +147,4 @@ def _behind_last_product(graph: onnx.GraphProto) -> set[str]:
         nodes = [node for node in nodes if node.op_type not in PRODUCTS]
         found.update(name for node in nodes for name in node.output)
         waiting = [name for node in nodes for name in node.input]
-    return found
+    return found | {value.name for value in graph.output}

@@ -5,12 +5,20 @@ from __future__ import annotations
 import onnx
 
 from clip_edge.export.job import Job
+from clip_edge.export.tensorrt.eight_bits import eight_bits
 from clip_edge.export.tensorrt.half import to_half
 from clip_edge.quantization import Quantization
 
 
 def lower(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantization | None]:
-    """`model` in the precision of the job, and the report on what was done to each layer."""
+    """`model` in the precision of the job, and the report on what 8 bits did to each layer.
+
+    Raises:
+        UsageError: 8 bits without calibration data.
+        ExportError: the tolerance cannot be kept.
+    """
     if job.precision == "fp32":
         return model, None
-    return to_half(model), None
+    if job.precision == "fp16":
+        return to_half(model), None
+    return eight_bits(model, job)

@@ -51,7 +51,7 @@ def parse(library: Library, data: bytes, name: str) -> Network:
     network = builder.create_network(flags)
     parser = trt.OnnxParser(network, library.log)
     started_s = time.perf_counter()
-    if not parser.parse(data):
+    if not parser.parse(data) or network.num_layers == 0:  # no bytes are a valid, empty graph
         reason = parser.get_error(0).desc() if parser.num_errors else library.last_error()
         node = f" at node `{parser.get_error(0).node_name()}`" if parser.num_errors else ""
         raise ExportError(

@@ -47,8 +47,9 @@ class Entry:
     graph: str
     engine_sha256: str
     engine_bytes: int
+    workspace_bytes: int
     build_s: float
-    judgement: dict[str, Any] | None
+    layers: dict[str, int]
 
 
 def engine_key(graph: Graph, library: Library, device: str, capability: str) -> Key:

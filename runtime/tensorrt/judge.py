@@ -65,7 +65,7 @@ def found_precisions(information: str) -> dict[str, str]:
         if precision is None:
             continue
         for name in ONNX_LAYER.findall(str(layer.get("Metadata", ""))) or [str(layer.get("Name", ""))]:
-            if name not in found or _is_higher(found[name], precision):
+            if name not in found or _is_higher(precision, found[name]):
                 found[name] = precision  # a cast of the same node runs before or behind it: the product decides
     return found
 

@@ -15,6 +15,7 @@ from clip_edge.schema import as_dict, build
 SCHEMA = 1
 NAME = "build.json"
 MAX_BYTES = 4 * 1024 * 1024
+MAX_GRAPH_BYTES = 2 * 1024**3  # what one protobuf file can hold
 MAX_BATCH = 1024
 OLDEST, TOO_NEW = "10.3", "12"  # strongly typed graphs: JetPack 6 to the last release that was read
 WORKSPACE_BYTES = 1024**3  # what an 8 GB board can spare while a desktop, the graph and the builder are in memory
@@ -78,10 +79,9 @@ class Graph:
 
     @property
     def settings(self) -> dict[str, object]:
-        """What changes the engine besides graph, library and device."""
+        """What changes the engine besides graph, library and device. Memory limits the builder, not the engine."""
         return {
             "profiles": [as_dict(profile) for profile in self.profiles],
-            "workspace_bytes": self.workspace_bytes,
             "optimization_level": self.optimization_level,
             "tf32": self.tf32,
             "strongly_typed": True,

@@ -9,6 +9,7 @@ import pytest
 
 from clip_edge.bundle import Bundle
 from clip_edge.cli import main
+from clip_edge.export.targets import TARGETS
 
 
 def test_export_writes_a_bundle_and_one_object(
@@ -34,7 +35,10 @@ def test_dry_run_writes_nothing(tiny_student: Path, tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--target", "onix"], "error: unknown target: `onix`\n\nhint: did you mean `onnx`? known: onnx\n"),
+        (
+            ["--target", "onix"],
+            f"error: unknown target: `onix`\n\nhint: did you mean `onnx`? known: {', '.join(sorted(TARGETS))}\n",
+        ),
         (
             ["--target", "onnx", "--precision", "fp3"],
             "error: unknown precision of target `onnx`: `fp3`\n\nhint: did you mean `fp32`? known: fp32\n",
