@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from clip_edge.bundle import Bundle
 from clip_edge.errors import BundleError
 from clip_edge.files import json_bytes, parse_json
 from clip_edge.schema import as_dict, build
@@ -53,3 +54,22 @@ def read_quantization(data: bytes, where: Path) -> Quantization:
         BundleError: it is no such report.
     """
     return build(Quantization, parse_json(data, where=where, error=BundleError), where=where, error=BundleError)
+
+
+def read_reports(bundle: Bundle) -> dict[str, Quantization]:
+    """Path of each artefact in a lower precision -> its report; hashes are checked.
+
+    Raises:
+        BundleError: a report was changed, or is none.
+    """
+    found = {}
+    for artifact in bundle.manifest.artifacts:
+        if artifact.quantization is not None:
+            data = bundle.read(artifact.quantization, MAX_BYTES)
+            found[artifact.path] = read_quantization(data, bundle.folder / artifact.quantization)
+    return found
+
+
+def worst_first(report: Quantization) -> list[Layer]:
+    """The layers by signal-to-noise ratio, lowest first; those that were not measured come last."""
+    return sorted(report.layers, key=lambda layer: (layer.snr_db is None, layer.snr_db or 0.0, layer.name))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, cast
 
 import onnx
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from clip_edge import __version__
 from clip_edge.errors import ExportError
 from clip_edge.export.job import Job
+from clip_edge.export.rewrite import rewritten
 from clip_edge.export.targets import Declaration
 from clip_edge.files import write_file
 from clip_edge.quantization import Quantization
@@ -23,14 +26,33 @@ MAX_BYTES = 2 * 1024**3 - 1  # of one protobuf file
 FORBIDDEN = frozenset({"If", "Loop", "Scan", "NonZero"})  # signs of a trace that depends on its example
 
 
+PRECISIONS = {  # precision -> module with `quantise(model, job) -> (model, report)`
+    "fp16": "clip_edge.export.quantize.fp16",
+    "int8": "clip_edge.export.quantize.int8",
+    "int4": "clip_edge.export.quantize.int4",
+}
+
+
+class _Module(Protocol):
+    def quantise(self, model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantization]: ...
+
+
 def write_tower(job: Job, path: Path) -> Quantization | None:
     """Write a tower to `path`: named input and output, dynamic batch, weights inside, nothing about this machine.
 
     Raises:
         ExportError: torch cannot trace the tower, or the graph holds what runtimes stumble over.
+        ConfigError: the precision needs calibration data, and there is none.
     """
-    save(trace(job.module, job.example, job.declaration, job.target.opset), path)
-    return None
+    plain = trace(job.module, job.example, job.declaration, job.target.opset)
+    clean(plain)
+    if job.precision == "fp32":
+        save(rewritten(plain), path)
+        return None
+    module = cast(_Module, importlib.import_module(PRECISIONS[job.precision]))
+    lowered, report = module.quantise(plain, job)
+    save(lowered, path)
+    return report
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:

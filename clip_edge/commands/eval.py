@@ -5,19 +5,25 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clip_edge.cli import Outcome
 from clip_edge.console import Console
 from clip_edge.errors import UsageError
+
+if TYPE_CHECKING:
+    from clip_edge.distill.evaluate import Measurable
 
 TASKS = ("retrieve", "classify")
 WORST_SHOWN = 5  # classes named under the table; the others are in the JSON
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a student folder or run, open_clip:NAME:TAG, or hf:FOLDER")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a student folder or run, a bundle, open_clip:NAME:TAG, or hf:FOLDER"
+    )
     parser.add_argument("--data", type=Path, required=True, help="data set: shards, CSV or TSV file, class folders")
+    parser.add_argument("--precision", metavar="P", help="of a bundle's graphs (default: the first in the bundle)")
     parser.add_argument("--task", choices=TASKS, default="retrieve", help="what to measure (default: %(default)s)")
     parser.add_argument("--split", help="part of the data set (default: test, or the only one there is)")
     parser.add_argument("--lang", default="", help="languages, as in en,zh (default: all that the data has)")
@@ -38,7 +44,7 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
 
     from clip_edge.distill.data.readers import data_splits, open_dataset
     from clip_edge.distill.data.samples import warn_of_problems
-    from clip_edge.distill.evaluate import evaluate, load_model
+    from clip_edge.distill.evaluate import evaluate
     from clip_edge.distill.templates import check_template
 
     for template in args.template:
@@ -47,7 +53,7 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     dataset = open_dataset(args.data, args.split or (splits[0] if len(splits) == 1 else "test"))
     warn_of_problems(dataset, console)
     result = evaluate(
-        load_model(args.model),
+        _model(args),
         dataset,
         task=args.task,
         langs=[lang.strip() for lang in args.lang.split(",") if lang.strip()],
@@ -57,7 +63,19 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
         console=console,
     )
     _show(result, console)
-    return Outcome({"model": args.model, **result})
+    return Outcome({"model": args.model, "precision": args.precision, **result})
+
+
+def _model(args: argparse.Namespace) -> Measurable:
+    from clip_edge.export.bundled import is_bundle, load_bundled
+
+    if is_bundle(args.model):
+        return load_bundled(Path(args.model), precision=args.precision)
+    if args.precision is not None:
+        raise UsageError("--precision is for bundles", hint="export the model first, then evaluate the bundle")
+    from clip_edge.distill.evaluate import load_model
+
+    return load_model(args.model)
 
 
 def _at_least_one(option: str, value: int | None) -> None:

@@ -1,4 +1,4 @@
-"""`clip-edge inspect`: what a data set, student, run, bundle, report or foreign model is, and whether it is whole."""
+"""`clip-edge inspect`: what a data set, student, run, bundle or report is, and whether it is whole."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="a folder, a report.json, open_clip:NAME:TAG, or hf:FOLDER")
+    parser.add_argument("--quantization", action="store_true", help="each layer of a bundle's lower precisions")
 
 
 def run(args: argparse.Namespace, console: Console) -> Outcome:
+    if args.quantization:
+        return _quantization(Path(args.path), console)
     from clip_edge.inspection import inspect, size_words
     from clip_edge.schema import as_dict
 
@@ -32,6 +35,45 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     for problem in found.problems:
         console.warn(problem)
     return Outcome(as_dict(found), ExitCode.NO if found.problems else ExitCode.OK)
+
+
+def _quantization(path: Path, console: Console) -> Outcome:
+    """One table for each artefact in a lower precision: its layers, the worst first."""
+    from clip_edge.bundle import Bundle
+    from clip_edge.errors import UsageError
+    from clip_edge.files import human_bytes
+    from clip_edge.quantization import read_reports, worst_first
+    from clip_edge.schema import as_dict
+
+    reports = read_reports(Bundle.open(path))
+    if not reports:
+        raise UsageError(
+            "no graph of this bundle has a lower precision",
+            where=path,
+            hint="export it with --precision int8 --calibration DATA",
+        )
+    data = {}
+    for name, report in reports.items():
+        layers = worst_first(report)
+        rows = [
+            (
+                layer.name,
+                layer.op,
+                layer.precision,
+                "–" if layer.snr_db is None else f"{layer.snr_db:.1f} dB",
+                human_bytes(layer.weight_bytes),
+                layer.reason,
+            )
+            for layer in layers
+        ]
+        total = human_bytes(sum(layer.weight_bytes for layer in layers))
+        title = f"{name}: cosine to fp32 at least {report.min_cosine:.4f}, weights {total}"
+        console.table(("layer", "operation", "precision", ">signal/noise", ">weights", "why"), rows, title=title)
+        console.out(
+            f"{report.scheme}; {report.calibration_images} pictures, {report.calibration_texts} sentences to measure on"
+        )
+        data[name] = {**as_dict(report), "layers": [as_dict(layer) for layer in layers]}
+    return Outcome({"bundle": str(path), "reports": data})
 
 
 def _model(source: str) -> Inspection:

@@ -53,7 +53,7 @@ class Graph:
         array: np.ndarray = numpy_helper.to_array(self.constants[name])
         return array
 
-    def add_constant(self, name: str, array: np.ndarray) -> str:
+    def add_constant(self, name: str, array: np.ndarray | np.generic) -> str:
         """Store an array under `name`, or find that the same is there; gives the name."""
         tensor = numpy_helper.from_array(np.array(array, order="C"), name)
         self.add_tensor(tensor)

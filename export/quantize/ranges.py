@@ -40,7 +40,7 @@ def observe(
     Raises:
         ExportError: an activation is NaN or infinite.
     """
-    session = _session(model, names)
+    session = open_graph(model, names)
     seen: dict[str, list[np.ndarray]] = {name: [] for name in names}
     low, high = dict.fromkeys(names, np.inf), dict.fromkeys(names, -np.inf)
     (source,) = (item.name for item in session.get_inputs())
@@ -100,14 +100,19 @@ def _least_error(sample: np.ndarray, low: float, high: float, levels: int) -> Ra
     return best
 
 
-def _session(model: onnx.ModelProto, names: Sequence[str]) -> ort.InferenceSession:
-    """The graph with `names` as outputs. Basic optimisation keeps every value that is an output."""
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
-    del shown.graph.output[:]
-    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+def open_graph(model: onnx.ModelProto, outputs: Sequence[str] = ()) -> ort.InferenceSession:
+    """The graph in ONNX Runtime, on one thread: sums in one order, so the same choices on every machine.
+
+    `outputs` are values to give instead of the graph's own.
+    """
+    shown = model
+    if outputs:
+        shown = onnx.ModelProto()
+        shown.CopyFrom(model)
+        del shown.graph.output[:]
+        shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = 1  # sums in one order: the same ranges, and bytes, on every machine
+    options.intra_op_num_threads = 1
     options.enable_cpu_mem_arena = False
     return ort.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -56,6 +56,8 @@ def _session_options(options: Options, artifact: Artifact) -> ort.SessionOptions
     if artifact.target in ("trt", "trt-rtx"):
         # Fused kernels misread fp16 scales (onnxruntime 1.32: a cosine of -0.2 to what the pairs alone give).
         session_options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if artifact.precision == "int4":  # widen the weights once, while loading, and not again with every call
+        session_options.add_session_config_entry("session.disable_quant_qdq", "1")
     return session_options
 
 

@@ -1,0 +1,152 @@
+"""int8 for CPUs: which layers, in which scheme, on whose data; and the report of what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import onnx
+
+from clip_edge.errors import ConfigError
+from clip_edge.export.calibration import judged_rows, measured_rows
+from clip_edge.export.job import Job
+from clip_edge.export.quantize.graph import Graph, WeightLayer, weight_layers
+from clip_edge.export.quantize.judge import Judge, choose_kept
+from clip_edge.export.quantize.layers import Rounded, snr_db
+from clip_edge.export.quantize.qdq import Scheme, insert_qdq, quantise_rows, quantised_values
+from clip_edge.export.quantize.ranges import Method, Range, Values, choose_range, observe
+from clip_edge.export.quantize.tables import byte_table
+from clip_edge.export.rewrite import fold_factors, replace_gelu
+from clip_edge.numerics import TOLERANCES
+from clip_edge.quantization import SCHEMA, Layer, Quantization
+
+# x86 without VNNI adds pairs of products in 16 bits: 2 * 255 * 64 just fits, 2 * 255 * 127 saturates silently.
+# VNNI and Arm's dot product add in 32 bits, for which 64 steps are as quick: one graph is right on all of them.
+PORTABLE = Scheme("uint8", symmetric=False, weight_max=64, float_bias=False, outputs=frozenset({"Conv"}))
+METHODS: tuple[Method, ...] = ("max", "percentile", "mse")
+SNR_ROWS = 8
+SMALLEST = 16  # inputs or outputs: below, a layer has no speed to gain
+SWITCHES = frozenset({"Sigmoid", "HardSigmoid"})  # what ends a squeeze-and-excite branch
+BRANCH = frozenset({"Conv", "Relu", "Clip", "Mul", "Sigmoid", "Add", "BatchNormalization", "Gelu"})
+POOLS = frozenset({"ReduceMean", "GlobalAveragePool"})
+
+
+def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantization]:
+    """The int8 form of an fp32 graph, and its report.
+
+    Raises:
+        ConfigError: no calibration data.
+        ExportError: weights or activations that are not finite.
+    """
+    if job.calibration is None:
+        raise ConfigError(
+            f"int8 needs pictures and sentences to measure ranges on; none were given for the {job.tower} tower",
+            hint="add --calibration DATA with what the model will see; random ranges would rank wrongly",
+        )
+    prepared = Graph(model)
+    replace_gelu(prepared)
+    fold_factors(prepared)
+    base = prepared.finish(job.target.opset_of("int8"))
+    draft = _Draft(base, measured_rows(job, job.calibration), job)
+    judge = Judge(base, judged_rows(job))
+    method = max(METHODS, key=lambda name: judge.cosines(draft.build(draft.candidates, name)).min())
+    kept = choose_kept(
+        draft.candidates,
+        lambda chosen: draft.build(chosen, method),
+        judge,
+        TOLERANCES["int8"].min_cosine,
+        job.console,
+    )
+    chosen = [name for name in draft.candidates if name not in kept]
+    finished = draft.build(chosen, method)
+    return finished, Quantization(
+        schema=SCHEMA,
+        precision="int8",
+        scheme=f"activations uint8, one range each ({method}); weights int8 in -{PORTABLE.weight_max}.."
+        f"{PORTABLE.weight_max}, one scale for each output channel: right with and without VNNI, and on Arm",
+        calibration_images=len(job.calibration.pixels),
+        calibration_texts=len(job.calibration.input_ids),
+        min_cosine=round(float(judge.cosines(finished).min()), 6),
+        layers=tuple(draft.report(kept, method)),
+    )
+
+
+class _Draft:
+    """A graph on its way to int8: what its activations hold, and which of its layers may change."""
+
+    def __init__(self, base: onnx.ModelProto, rows: np.ndarray, job: Job) -> None:
+        self.base = base
+        self.rows = rows
+        self.graph = Graph(base)
+        self.layers = weight_layers(self.graph)
+        branches = squeeze_branches(self.graph)
+        self.fixed = {layer.name: why for layer in self.layers if (why := self._why_fixed(layer, branches))}
+        self.candidates = [
+            layer.name for layer in self.layers if layer.name not in self.fixed and layer.kind != "embedding"
+        ]
+        values = quantised_values(base, self.candidates, PORTABLE)
+        self.values: dict[str, Values] = observe(base, values, rows, console=job.console)
+
+    def _why_fixed(self, layer: WeightLayer, branches: Collection[str]) -> str | None:
+        shape = self.graph.constants[layer.weight].dims
+        if layer.kind == "grouped":
+            return "grouped convolution: runtimes have no 8-bit kernel for it"
+        if layer.node in branches:
+            return "squeeze-and-excite branch: sensitive, and too small to gain"
+        if layer.kind != "embedding" and layer.kind != "depthwise" and min(shape[0], shape[1]) < SMALLEST:
+            return None if layer.op == "Conv" and shape[1] == 3 else "too small to gain"
+        return None
+
+    def ranges(self, method: Method) -> dict[str, Range]:
+        """Activation -> range."""
+        return {name: choose_range(values, method) for name, values in self.values.items()}
+
+    def build(self, chosen: Collection[str], method: Method) -> onnx.ModelProto:
+        """The graph with `chosen` layers, and all embedding tables, in 8 bits."""
+        graph = Graph(insert_qdq(self.base, chosen, self.ranges(method), PORTABLE))
+        for layer in weight_layers(graph):
+            if layer.kind == "embedding":
+                byte_table(graph, layer)
+        return graph.finish()
+
+    def report(self, kept: dict[str, float], method: Method) -> list[Layer]:
+        """Every layer, with what it is and what it would lose."""
+        ranges = self.ranges(method)
+        rounded = [
+            Rounded(layer, self._rounded(layer), None if layer.kind == "embedding" else ranges[layer.input])
+            for layer in self.layers
+            if layer.name not in self.fixed
+        ]
+        ratios = snr_db(self.base, rounded, self.rows[:SNR_ROWS])
+        found = []
+        for layer in self.layers:
+            size = int(np.prod(self.graph.constants[layer.weight].dims))
+            high = layer.name in kept or layer.name in self.fixed
+            reason = self.fixed.get(layer.name, "chosen")
+            if layer.name in kept:
+                reason = f"kept: alone it costs {kept[layer.name]:.4f} of cosine"
+            name = "fp32" if high else "int8"
+            found.append(Layer(layer.name, layer.op, name, reason, ratios.get(layer.name), size * (4 if high else 1)))
+        return found
+
+    def _rounded(self, layer: WeightLayer) -> np.ndarray:
+        largest = 127 if layer.kind == "embedding" else PORTABLE.weight_max
+        whole, scales = quantise_rows(self.graph.array(layer.weight), layer.axis, largest, layer.name)
+        shape = [-1 if i == layer.axis else 1 for i in range(whole.ndim)]
+        widened: np.ndarray = whole * scales.reshape(shape)
+        return widened
+
+
+def squeeze_branches(graph: Graph) -> set[str]:
+    """The nodes between a pooling and the sigmoid that scales channels by it (Hu et al. 2018)."""
+    makers = graph.makers()
+    found: set[str] = set()
+    for switch in (node for node in graph.nodes if node.op_type in SWITCHES):
+        path: list[str] = []
+        node = makers.get(switch.input[0])
+        while node is not None and node.op_type in BRANCH:
+            path.append(node.name)
+            node = makers.get(node.input[0])
+        if node is not None and node.op_type in POOLS:
+            found.update(path)
+    return found

@@ -1,0 +1,119 @@
+"""How near a graph stays to its fp32 form, and the fewest layers to keep so that it stays near enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+import onnx
+
+from clip_edge.console import Console
+from clip_edge.errors import ExportError
+from clip_edge.export.quantize.ranges import ROWS, open_graph
+from clip_edge.numerics import Doubles, Floats, cosine_rows
+
+FOCUS = 12  # rows on which single layers are compared: those on which the first draft was worst
+TRIES = 24  # of giving kept layers back
+MARGIN = 0.0015  # above the tolerance: another processor rounds some sums the other way
+
+Build = Callable[[Collection[str]], onnx.ModelProto]  # layers in the lower precision -> graph
+
+
+class Judge:
+    """The fp32 embeddings of rows, and cosines to them."""
+
+    def __init__(self, model: onnx.ModelProto, rows: np.ndarray) -> None:
+        self.rows = rows
+        self.reference = embed(model, rows)
+        self._focus = np.arange(len(rows))
+
+    def cosines(self, model: onnx.ModelProto) -> Doubles:
+        """The cosine of each row to fp32; a row with NaN has -1."""
+        return self._cosines(model, np.arange(len(self.rows)))
+
+    def focus(self, cosines: Doubles) -> None:
+        """Look at the worst rows only from now on."""
+        self._focus = np.argsort(cosines, kind="stable")[:FOCUS]
+
+    def focused(self, model: onnx.ModelProto) -> float:
+        """The smallest cosine of the rows in focus."""
+        return float(self._cosines(model, self._focus).min())
+
+    def _cosines(self, model: onnx.ModelProto, chosen: np.ndarray) -> Doubles:
+        with np.errstate(invalid="ignore", over="ignore"):
+            found = cosine_rows(embed(model, self.rows[chosen]), self.reference[chosen])
+        return np.where(np.isfinite(found), found, -1.0)
+
+
+def embed(model: onnx.ModelProto, rows: np.ndarray) -> Floats:
+    """The embeddings of `rows`: (N, ...) -> (N, D)."""
+    session = open_graph(model)
+    (source,) = (item.name for item in session.get_inputs())
+    parts = [session.run(None, {source: rows[start : start + ROWS]})[0] for start in range(0, len(rows), ROWS)]
+    return np.concatenate(parts)
+
+
+def choose_kept(
+    candidates: Sequence[str], build: Build, judge: Judge, tolerance: float, console: Console
+) -> dict[str, float]:
+    """The fewest layers that must keep the higher precision, each with what it alone costs in cosine.
+
+    Layers are ranked by the cosine that each one alone loses on the worst rows; a bisection finds how many of the
+    worst to keep; then kept layers are given back where the rest holds without them.
+
+    Raises:
+        ExportError: even with every layer kept the tolerance is missed.
+    """
+    goal = tolerance + MARGIN
+    cosines = judge.cosines(build(candidates))
+    if cosines.min() >= goal:
+        return {}
+    judge.focus(cosines)
+    costs: dict[str, float] = {}
+    with console.progress("ranking layers", total=len(candidates), unit="layers") as meter:
+        for name in candidates:
+            costs[name] = 1.0 - judge.focused(build([name]))
+            meter.advance()
+    order = sorted(candidates, key=lambda name: -costs[name])
+
+    def passes(kept: Collection[str]) -> bool:
+        return judge.focused(build([name for name in candidates if name not in kept])) >= goal
+
+    kept = _give_back(_bisect(order, passes), passes)
+    while judge.cosines(build([name for name in candidates if name not in kept])).min() < goal:
+        rest = [name for name in order if name not in kept]
+        if not rest:
+            raise ExportError(
+                "no layer can be quantised within the tolerance", hint="choose fp16, or train the student longer"
+            )
+        kept = [*kept, rest[0]]
+    return {name: costs[name] for name in kept}
+
+
+def _bisect(order: Sequence[str], passes: Callable[[Collection[str]], bool]) -> list[str]:
+    """The shortest start of `order` that passes; more kept layers never hurt, up to rounding."""
+    fails, holds = 0, len(order)
+    while holds - fails > 1:
+        middle = (fails + holds) // 2
+        if passes(order[:middle]):
+            holds = middle
+        else:
+            fails = middle
+    return list(order[:holds])
+
+
+def _give_back(kept: list[str], passes: Callable[[Collection[str]], bool]) -> list[str]:
+    """Leave out what the rest holds without: half of the list at a time, then quarters, the least costly first."""
+    tries = 0
+    size = len(kept) // 2
+    while size >= 1 and tries < TRIES:
+        end = len(kept)
+        while end > 0 and tries < TRIES:
+            start = max(0, end - size)
+            others = kept[:start] + kept[end:]
+            tries += 1
+            if passes(others):
+                kept = others
+            end = start
+        size //= 2
+    return kept
