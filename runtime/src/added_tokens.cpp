@@ -55,10 +55,14 @@ AddedTokens::AddedTokens(const Json &root, const std::vector<TextStep> &normaliz
   normalized_.build(std::move(normalized), where);
 }
 
-// White space that one token strips and another one is: `tokenizers` itself fails on some of that.
+// `tokenizers` itself fails on some texts where one token strips white space and another one is white space, and where
+// one is empty.
 void AddedTokens::check_spaces(std::string_view content, const std::string &where) const {
   const std::u32string points = from_utf8(content);
-  const bool space = points.empty() || is_unicode_space(points.front()) || is_unicode_space(points.back());
+  if (points.empty())
+    fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: an added token that the normalizer makes empty is not supported",
+         where.c_str());
+  const bool space = is_unicode_space(points.front()) || is_unicode_space(points.back());
   const auto strips = [](const Token &token) { return token.strips_left || token.strips_right; };
   if (space && std::any_of(tokens_.begin(), tokens_.end(), strips))
     fail(CLIP_EDGE_ERROR_UNSUPPORTED,

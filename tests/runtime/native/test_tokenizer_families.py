@@ -189,7 +189,7 @@ def test_parts_in_any_order(library: Any, folder: Path) -> None:
         try:
             native = library.tokenizer(reference.json_bytes, SPEC)
         except AssertionError as problem:
-            if "strip white space beside one that is white space" in str(problem):
+            if "added token" in str(problem):  # that is white space beside one that strips it, or empty
                 continue
             raise
         found = differing(native, reference, source.sample(short, 100) + ODD)
