@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_edge.errors import ExportError
-from clip_edge.export.coreml.tools import coremltools, quiet
+from clip_edge.export.coreml.tools import coremltools, forget_frames, quiet
 from clip_edge.export.job import Job
 
 # Ops that hold the embedding's length. A length of 1e-12 or a sum of squares above 65504 has no place in fp16.
@@ -82,6 +82,7 @@ def convert(job: Job, program: torch.export.ExportedProgram, ios: int, in_fp32: 
                 skip_model_load=True,
             )
     except Exception as problem:  # coremltools raises ValueError, RuntimeError, NotImplementedError, KeyError, ...
+        forget_frames(problem)
         raise ExportError(
             f"coremltools {ct.__version__} cannot convert the {job.tower} tower for iOS {ios}: {_first_line(problem)}",
             where=job.source.where,

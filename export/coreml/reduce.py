@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,15 @@ from clip_edge.export.job import Job
 from clip_edge.quantization import SCHEMA, Layer, Quantization
 from clip_edge.runtime.backends.mil.program import Function, Operation, Value
 
-HIGHER = {"int4": "int8", "pal4": "int8", "pal6": "int8", "int8": "fp16", "w8a8": "fp16"}
-SHARES = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # of the layers that are kept higher, tried in turn
+LADDERS = {  # what a layer is given: the precision asked for, or as much more as the tolerance needs
+    "int4": ("int4", "int8", "fp16"),
+    "pal4": ("pal4", "int8", "fp16"),
+    "pal6": ("pal6", "int8", "fp16"),
+    "int8": ("int8", "fp16"),
+    "w8a8": ("w8a8", "fp16"),
+}
+WEIGHTS_OF = {"w8a8": "int8"}
+FINENESS = 16  # the search for the fewest steps up stops at a sixteenth of the layers
 SCHEMES = {
     "int8": "weights in int8, one scale for each output channel; activations in fp16",
     "int4": "weights in int4, one scale for each 32 inputs of an output channel; activations in fp16",
@@ -37,42 +44,69 @@ def reduce(
 ) -> tuple[Mapping[str, bytes], Quantization]:
     """The package of `model` (`files`, in fp16) in `job.precision`, and the report.
 
-    Layers are ranked by signal to noise: of their weights, and for `w8a8` of their input where that is lower. The worst
-    go to the next higher precision, more of them with each try, until every judged row is near enough.
+    Layers are ranked by signal to noise: of their weights, and for `w8a8` of their input where that is lower. When
+    the tolerance does not hold, the worst go one step up the ladder, then all, then the worst another step; the
+    fewest steps that do are found by bisection.
     """
     program = editable(model)
-    weights = rewrite.find_weights(program)
-    bits = "int8" if job.precision == "w8a8" else job.precision
-    packed = {name: pack(weight.values, bits, ios) for name, weight in weights.items() if not weight.depthwise}
-    noise = {name: snr_db(weights[name].values, item.dense()) for name, item in packed.items()}
+    everything = rewrite.find_weights(program)
+    weights = {name: item for name, item in everything.items() if not item.depthwise}
+    taps = {name: item for name, item in everything.items() if item.depthwise}
+    noise = {name: snr_db(item.values, _pack(item, job.precision, ios).dense()) for name, item in weights.items()}
     peaks: dict[str, tuple[float, float]] = {}
     if job.precision == "w8a8":
         peaks, heard = _activations(job, program, judge, load(files))
         noise |= {name: min(_decibels(noise.get(name)), value) for name, value in heard.items() if name in noise}
     ranked = sorted(noise, key=lambda name: _decibels(noise[name]))
-    for count in dict.fromkeys(math.ceil(share * len(ranked)) for share in SHARES):
-        kept = frozenset(ranked[:count])
-        final = _final(packed, weights, kept, job.precision, ios)
+
+    def attempt(steps: int) -> _Attempt:
+        levels = _levels(ranked, LADDERS[job.precision], steps)
+        packed = {name: _pack(weights[name], level, ios) for name, level in levels.items() if level != "fp16"}
         changed = editable(model)
         if peaks:
-            rewrite.quantize_activations(changed, peaks, kept)
-        rewrite.compress(changed, final, ios)
+            rewrite.quantize_activations(changed, peaks, frozenset(weights) - packed.keys())
+        rewrite.compress(changed, packed, ios)
         smaller = package_files(lower(changed, model), job)
-        cosine = judge.cosine(smaller)
-        if cosine >= judge.wanted:
-            break
-        job.console.say(f"{job.tower} {job.precision}: cosine {cosine:.4f} with {count} layers kept higher")
-    return smaller, _report(job, weights, final, noise, kept, cosine)
+        return _Attempt(levels, packed, smaller, judge.cosine(smaller))
+
+    found = _fewest(attempt, (len(LADDERS[job.precision]) - 1) * len(ranked), len(ranked), judge.wanted)
+    return found.files, _report(job, weights, taps, noise, found)
 
 
-def _final(
-    packed: Mapping[str, Packed], weights: Mapping[str, Weight], kept: frozenset[str], precision: str, ios: int
-) -> dict[str, Packed]:
-    """The packed form of each layer; layers that stay in fp16 have none."""
-    final = {name: item for name, item in packed.items() if name not in kept}
-    if HIGHER[precision] != "fp16":
-        final |= {name: pack(weights[name].values, HIGHER[precision], ios) for name in kept}
-    return final
+class _Attempt(NamedTuple):
+    """What each layer was given, its packed form (none in fp16), the package, and the cosine it reached."""
+
+    levels: dict[str, str]
+    packed: dict[str, Packed]
+    files: Mapping[str, bytes]
+    cosine: float
+
+
+def _fewest(attempt: Callable[[int], _Attempt], most: int, layers: int, wanted: float) -> _Attempt:
+    """The attempt with the fewest steps up that reaches `wanted`, or the one with `most`."""
+    best = attempt(0)
+    if best.cosine >= wanted or most == 0:
+        return best
+    low, high = 0, most
+    best = attempt(high)
+    while high - low > max(1, layers // FINENESS) and best.cosine >= wanted:
+        middle = (low + high) // 2
+        tried = attempt(middle)
+        if tried.cosine >= wanted:
+            best, high = tried, middle
+        else:
+            low = middle
+    return best
+
+
+def _levels(ranked: list[str], ladder: tuple[str, ...], steps: int) -> dict[str, str]:
+    """Each layer's precision after `steps` steps up: one for each layer in turn, the worst first, then again."""
+    rounds, rest = divmod(steps, len(ranked)) if ranked else (0, 0)
+    return {name: ladder[rounds + (index < rest)] for index, name in enumerate(ranked)}
+
+
+def _pack(weight: Weight, level: str, ios: int) -> Packed:
+    return pack(weight.values, WEIGHTS_OF.get(level, level), ios)
 
 
 def _activations(
@@ -121,21 +155,16 @@ def _decibels(value: float | None) -> float:
 def _report(
     job: Job,
     weights: Mapping[str, Weight],
-    final: Mapping[str, Packed],
+    taps: Mapping[str, Weight],
     noise: Mapping[str, float | None],
-    kept: frozenset[str],
-    cosine: float,
+    found: _Attempt,
 ) -> Quantization:
-    layers = []
+    layers = [_layer(name, item, "fp16", TAP, None, None) for name, item in taps.items()]
     for name, weight in weights.items():
-        item = final.get(name)
-        precision = "fp16" if item is None else HIGHER[job.precision] if name in kept else job.precision
-        reason = TAP if weight.depthwise else COSTLY if name in kept else CHOSEN
-        size = 2 * weight.values.size if item is None else item.bytes
-        error = noise.get(name) if item is not None else None
-        if item is not None and name in kept:
-            error = snr_db(weight.values, item.dense())
-        layers.append(Layer(name.removesuffix("_to_fp16"), weight.op, precision, reason, error, size))
+        level, packed = found.levels[name], found.packed.get(name)
+        chosen = level == job.precision
+        error = noise[name] if chosen else None if packed is None else snr_db(weight.values, packed.dense())
+        layers.append(_layer(name, weight, level, CHOSEN if chosen else COSTLY, error, packed))
     calibration = job.calibration
     return Quantization(
         schema=SCHEMA,
@@ -143,6 +172,11 @@ def _report(
         scheme=SCHEMES[job.precision],
         calibration_images=0 if calibration is None else len(calibration.pixels),
         calibration_texts=0 if calibration is None else len(calibration.input_ids),
-        min_cosine=round(cosine, 6),
+        min_cosine=round(found.cosine, 6),
         layers=tuple(layers),
     )
+
+
+def _layer(name: str, weight: Weight, precision: str, reason: str, error: float | None, packed: Packed | None) -> Layer:
+    size = 2 * weight.values.size if packed is None else packed.bytes
+    return Layer(name.removesuffix("_to_fp16"), weight.op, precision, reason, error, size)

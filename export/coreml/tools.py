@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +35,15 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def forget_frames(problem: BaseException) -> None:
+    """Let go of what the failed calls held: coremltools' temporary folders, whose end would warn elsewhere."""
+    with quiet():
+        error: BaseException | None = problem
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__cause__ or error.__context__
 
 
 @contextlib.contextmanager

@@ -51,7 +51,8 @@ class Packed:
             numbers = spread(self.parts, self.codes.shape).astype(np.float32) * self.codes
         else:
             numbers = _looked_up(self.codes, self.parts[..., 0])
-        return numbers.astype(np.float16).astype(np.float32)
+        found: Array = numbers.astype(np.float16).astype(np.float32)
+        return found
 
 
 def snr_db(values: Array, packed: Array) -> float | None:
@@ -135,7 +136,8 @@ def _cluster(values: Array, count: int) -> Array:
         edges = np.concatenate([[0], edges, [len(distinct)]])
         weight, sums = np.diff(mass[edges]), np.diff(total[edges])
         centres = np.where(weight > 0, sums / np.maximum(weight, 1), centres)
-    return centres.astype(np.float32)
+    found: Array = centres.astype(np.float32)
+    return found
 
 
 def _nearest(values: Array, table: Array) -> Array:
