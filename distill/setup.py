@@ -114,16 +114,15 @@ def save(
     provenance: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write RUN/student with the weights that `keep` chooses; returns the folder. `provenance` adds to model.json."""
-    student = built.student
     chosen = training.ema.state_dict() if training.ema is not None else training.model.state_dict()
     step = training.step
     if keep.choose == "best" and training.best is not None:
         chosen, step = training.best.weights, training.best.step
-    student.load_state_dict(chosen)
+    training.model.load_state_dict(chosen)  # the student, or what holds it
     with new_folder(run / "student") as folder:
         save_student(
             folder,
-            student,
+            built.student,
             built.tokenizer,
             recipe_toml=to_toml(config),
             metrics=run / "metrics.jsonl",

@@ -38,12 +38,28 @@ class TextTower(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """(B, L) ids of any integer type -> (B, D)."""
+        return self.project(self.features(input_ids), input_ids)
+
+    def features(self, input_ids: Tensor) -> Tensor:
+        """(B, L) ids -> (B, L, W): what the last block makes of every token."""
         length = input_ids.shape[1]
         x = self.token_embedding(input_ids) + self.position_embedding[:length]  # (B, L) -> (B, L, W)
         mask = self._mask(input_ids, x.dtype)
         for block in self.blocks:
             x = block(x, mask)
+        return x  # type: ignore[no-any-return]
+
+    def project(self, x: Tensor, input_ids: Tensor) -> Tensor:
+        """(B, L, W) features of the tokens -> (B, D) embeddings of the sentences, not yet normalised."""
         return self.projection(self.norm(self._pool(x, input_ids)))  # type: ignore[no-any-return]
+
+    def until_eos(self, input_ids: Tensor) -> Tensor:
+        """(B, L) booleans: the sentence with its start and first EOS, and nothing of the padding."""
+        return self._until_eos(input_ids, torch.float32).bool()
+
+    def is_word(self, input_ids: Tensor) -> Tensor:
+        """(B, L) booleans: between start and first EOS."""
+        return self.until_eos(input_ids) & (input_ids != self.tokens.bos_id) & (input_ids != self.tokens.eos_id)
 
     def _mask(self, input_ids: Tensor, dtype: torch.dtype) -> Tensor | None:
         """What attention adds to its logits: (L, L) when causal, (B, 1, 1, L) when padding is hidden, or both."""

@@ -33,6 +33,10 @@ RECIPES = {
     "clip": RecipeInfo(
         "clip_edge.distill.recipes.clip", "plain contrastive training of both towers; also makes teachers"
     ),
+    "lightclip": RecipeInfo(
+        "clip_edge.distill.recipes.lightclip",
+        "for small towers, no teacher needed: softened labels, words on patches, hidden words (LightCLIP)",
+    ),
     "mobileclip": RecipeInfo(
         "clip_edge.distill.recipes.mobileclip", "reinforced training: what teachers know was stored once (MobileCLIP)"
     ),

@@ -45,7 +45,9 @@ OPEN_CLIP = {
 
 
 def test_names() -> None:
-    assert student_names() == sorted([*PUBLISHED, "nano-fastvit", "nano-lite0", "nano-s", "nano-vit"])
+    light = [f"lightclip-{tower}-t{depth}" for tower in ("mnv3", "rn18", "swin") for depth in (4, 8)]
+    nano = ["nano-fastvit", "nano-light", "nano-lite0", "nano-s", "nano-vit"]
+    assert student_names() == sorted([*PUBLISHED, *light, *nano])
 
 
 @pytest.mark.parametrize("name", student_names())
