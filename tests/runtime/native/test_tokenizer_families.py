@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_tokenizer_parity import corpus, differing, names
 from tokenizers import BertWordPieceTokenizer
 
 from clip_edge.tokenizer import TextSpec, Tokenizer
+
+from .test_tokenizer_parity import corpus, differing, names
 
 sentencepiece = pytest.importorskip("sentencepiece")
 MARK = "\u2581"
@@ -226,7 +227,7 @@ def test_what_is_not_supported_is_named(library: Any) -> None:
     scores = refusal(library, table, added_tokens=[], model={"type": "Unigram", "vocab": [["a", "b"]]})
     assert scores == "tokenizer.json: a number expected; found a string"
     for key, value in (("dropout", 0.1), ("continuing_subword_prefix", "##"), ("ignore_merges", True)):
-        whole = {"type": "BPE", "vocab": {"a": 0}, "merges": [], key: value}
+        whole: dict[str, Any] = {"type": "BPE", "vocab": {"a": 0}, "merges": [], key: value}
         assert refusal(library, table, model=whole) == f"tokenizer.json: `{key}` of a BPE model is not supported"
     huge = model | {"vocab": {"a" * 513: 0}}
     assert refusal(library, table, model=huge) == "tokenizer.json: a token may have 512 bytes; found 513"
