@@ -1,8 +1,8 @@
 """One tower in several engines and precisions, interleaved in one run: `python benchmarks/peers.py --help`.
 
 Each row is a process of its own that answers "run once" with a time, so engines may come from different environments
-and none disturbs another's threads; a coordinator asks them in turn, so that a busy machine is busy for all alike. Times
-are the CPU time of a query (all threads of the process), because a busy machine makes wall time a matter of luck.
+and none disturbs another's threads; a coordinator asks them in turn, so that a busy machine is busy for all alike.
+Times are the CPU time of a query, all threads of the process: on a busy machine wall time is a matter of luck.
 """
 
 from __future__ import annotations
