@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 
 from clip_edge.errors import ExportError, UsageError
-from clip_edge.export.calibration import Calibration, judged_rows
+from clip_edge.export.calibration import Calibration, judged_rows, measured_rows
 from clip_edge.export.job import Job
 from clip_edge.export.quantize.graph import Graph, WeightLayer, weight_layers
 from clip_edge.export.quantize.qdq import TENSORRT, insert_qdq, quantised_values
@@ -48,7 +48,7 @@ def eight_bits(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quant
     """
     calibration = _calibration(job)
     dtype = job.declaration.input_dtype
-    measured, judged = calibration.rows(job.tower)[0].astype(dtype), judged_rows(job).astype(dtype)
+    measured, judged = measured_rows(job, calibration).astype(dtype), judged_rows(job).astype(dtype)
     layers = weight_layers(Graph(model))
     reasons = refusals(model, layers)
     chosen = [layer.name for layer in layers if layer.name not in reasons]
