@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -32,24 +33,20 @@ def _onnxruntime(model: str, threads: int, rows: np.ndarray) -> Run:
 
 
 def _compiled(model: Any, threads: int) -> Run:
-    import openvino
-
+    openvino = import_module("openvino")
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
     return lambda batch: np.array(next(iter(request.infer([batch]).values())))
 
 
 def _openvino(model: str, threads: int, rows: np.ndarray) -> Run:
-    import openvino
-
+    openvino = import_module("openvino")
     return _compiled(openvino.Core().read_model(model), threads)
 
 
 def _nncf(model: str, threads: int, rows: np.ndarray) -> Run:
     """OpenVINO's int8 by NNCF with its defaults, for transformers where the rows are token ids."""
-    import nncf
-    import openvino
-
+    nncf, openvino = import_module("nncf"), import_module("openvino")
     kind = nncf.ModelType.TRANSFORMER if rows.dtype == np.int64 else None
     data = nncf.Dataset([rows[i : i + 1] for i in range(len(rows))])
     whole = openvino.Core().read_model(model)

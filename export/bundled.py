@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clip_edge.bundle import Bundle, Tower
+from clip_edge.bundle import TOKENIZER, Bundle, Tower
+from clip_edge.files import MAX_JSON_BYTES
 from clip_edge.preprocess import PreprocessSpec
 from clip_edge.runtime.backends import DEFAULT, Options, find_backend, open_tower
-from clip_edge.runtime.model import load_tokenizer
 from clip_edge.tokenizer import Tokenizer
 
 Encode = Callable[[np.ndarray], np.ndarray]
@@ -63,9 +63,8 @@ def load_bundled(path: Path, *, precision: str | None = None, backend: str = DEF
     for tower in ("image", "text"):
         artifact = bundle.manifest.artifact(tower, targets, precision)
         runs[tower] = _batched(open_tower(backend, bundle, artifact, Options()), artifact.input_dtype, artifact.batch)
-    return BundledModel(
-        BundleTowers(runs["image"], runs["text"]), load_tokenizer(bundle), bundle.manifest.image.preprocess
-    )
+    tokenizer = Tokenizer.load(bundle.read(TOKENIZER, MAX_JSON_BYTES), bundle.manifest.text.tokenizer)
+    return BundledModel(BundleTowers(runs["image"], runs["text"]), tokenizer, bundle.manifest.image.preprocess)
 
 
 def _batched(run: Encode, dtype: str, batch: int | None) -> Encode:
