@@ -112,7 +112,7 @@ class Artifact:
     precision: Precision
     path: str
     input: str
-    input_dtype: Literal["float32", "uint8", "int64", "int32"]  # uint8: pixels 0..255, which the graph normalises itself
+    input_dtype: Literal["float32", "uint8", "int64", "int32"]  # uint8: pixels 0..255, normalised by the graph
     output: str
     batch: int | None  # null: any batch
     opset: int

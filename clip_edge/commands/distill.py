@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from clip_edge.cli import Outcome
 from clip_edge.config import load_config, to_toml
@@ -75,7 +75,7 @@ def _dry_run(args: argparse.Namespace, config: Any, console: Console) -> Outcome
 
         steps_per_epoch(train_set, config.batch_size)  # says why not; loads torch, so only now
     if getattr(config, "knowledge", ""):
-        recipes.load(args.recipe).check(config, train_set)
+        cast("recipes.TaughtRecipe", recipes.load(args.recipe)).check(config, train_set)
     epochs = config.steps * config.batch_size / samples
     console.out(to_toml(config).rstrip())
     count = "" if spec.parameters is None else f", {spec.parameters.image:,} + {spec.parameters.text:,} parameters"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from clip_edge.console import Console
 from clip_edge.errors import unknown_name
+
+if TYPE_CHECKING:
+    from clip_edge.distill.data.samples import DataSet
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ class Recipe(Protocol):
     def run(
         self, config: Any, *, data: Path, student: str | Path, out: Path, resume: bool = False, console: Console = ...
     ) -> Path: ...
+
+
+class TaughtRecipe(Recipe, Protocol):
+    """A recipe whose configuration has `knowledge`: what teachers know about the data."""
+
+    def check(self, config: Any, dataset: DataSet) -> None: ...
 
 
 def find(name: str) -> RecipeInfo:

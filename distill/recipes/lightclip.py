@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clip_edge.distill.data.loader import Batch
+    from clip_edge.distill.data.samples import DataSet
     from clip_edge.distill.models.checkpoint import LoadedStudent
     from clip_edge.distill.reinforce.batches import ReinforcedBatch, Stored
     from clip_edge.distill.run import Run
@@ -140,7 +141,7 @@ def run(
 
     # What is there to train on, what is to be trained, and does somebody teach?
     with open_run(config, data=data, student=student, out=out, console=console) as run:
-        source = _open_source(config, run)
+        source = _open_source(config, run.train_set, check_hashes=run.here.is_main)
         teachers = source.teachers if source else ()
         scales = choose_scales(config.teacher_scales, teachers)
         if not run.begin("lightclip", resume=resume, knowledge=source.id if source else ""):
@@ -210,7 +211,19 @@ def run(
         return run.finish("lightclip", training, built, provenance=taught_by(source, scales) if source else None)
 
 
-def _open_source(config: Config, run: Run) -> Stored | None:
+def check(config: Config, dataset: DataSet) -> None:
+    """Open the stored knowledge that `config` names, hashes included, and see that it is about `dataset`.
+
+    Raises:
+        ConfigError, ArtifactError: what `run` would raise.
+    """
+    from clip_edge.distill.reinforce.source import choose_scales
+
+    source = _open_source(config, dataset, check_hashes=True)
+    choose_scales(config.teacher_scales, source.teachers if source else ())
+
+
+def _open_source(config: Config, dataset: DataSet, *, check_hashes: bool) -> Stored | None:
     """What teachers know, when they are asked for."""
     from clip_edge.distill.reinforce.source import open_stored
 
@@ -222,11 +235,11 @@ def _open_source(config: Config, run: Run) -> Stored | None:
             hint="leave the table [augment] away, or make knowledge with other augmentations",
         )
     return open_stored(
-        run.train_set,
+        dataset,
         Path(config.knowledge),
         kinds=config.captions,
         langs=config.langs,
-        check_hashes=run.here.is_main,
+        check_hashes=check_hashes,
         allow_other_versions=config.allow_other_versions,
     )
 

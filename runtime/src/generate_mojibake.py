@@ -1,7 +1,7 @@
 """Writes mojibake.inc: what the package ftfy knows of text that was decoded with the wrong encoding.
 
 Its two regular expressions are read as data: every class of characters in them becomes one bit of a mask, every
-alternative a row of classes. Run it again when ftfy changes: python runtime/src/generate_mojibake.py
+alternative a row of classes. Run it again when ftfy changes: python -m clip_edge.runtime.src.generate_mojibake
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 
 import ftfy.badness
 import ftfy.chardata
-from generate_tables import HERE, POINTS, table
+
+from clip_edge.runtime.src.generate_tables import HERE, POINTS, table
 
 MARKS = ("First2", "First3", "First4", "Follows", "Blocks")
 CLUES = ("utf8_first_of_2", "utf8_first_of_3", "utf8_first_of_4", "utf8_continuation", "utf8_continuation_strict")

@@ -1,6 +1,6 @@
 """Writes unicode_tables.inc and html_entities.inc from Python's own `unicodedata` and `html.entities`.
 
-Run it again with the Python whose behaviour the library is to have: python runtime/src/generate_tables.py
+Run it again with the Python whose behaviour the library is to have: python -m clip_edge.runtime.src.generate_tables
 """
 
 from __future__ import annotations

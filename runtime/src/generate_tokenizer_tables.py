@@ -1,18 +1,19 @@
 """Writes tokenizer_tables.inc: what the package `tokenizers` itself answers for every character of Unicode.
 
 Its parts were built with different versions of Unicode, most of them older than Python's; asking it is the only source
-that stays right. Run it again when that package changes: python runtime/src/generate_tokenizer_tables.py
+that stays right. Run it again when that package changes: python -m clip_edge.runtime.src.generate_tokenizer_tables
 """
 
 from __future__ import annotations
 
 import struct
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import tokenizers
-from generate_tables import HERE, POINTS, ranges, strings
 from tokenizers import Regex, normalizers, pre_tokenizers
+
+from clip_edge.runtime.src.generate_tables import HERE, POINTS, ranges, strings
 
 CHARS = [chr(point) for point in POINTS]
 NORMAL_FORMS = (("NFD", normalizers.NFD()), ("NFKD", normalizers.NFKD()))
@@ -81,7 +82,7 @@ def is_unknown(char: str) -> bool:
     if unicodedata.combining(char) == 0:
         return False
     pair = "a" + (char + BELOW if unicodedata.combining(char) > 220 else COMMA_RIGHT + char)
-    return NORMAL_FORMS[0][1].normalize_str(pair) != unicodedata.normalize("NFD", pair)
+    return bool(NORMAL_FORMS[0][1].normalize_str(pair) != unicodedata.normalize("NFD", pair))
 
 
 def is_bert_punctuation(char: str) -> bool:
@@ -89,7 +90,7 @@ def is_bert_punctuation(char: str) -> bool:
     return len(BERT_WORDS.pre_tokenize_str("a" + char + char)) == 3
 
 
-def grapheme_counter():  # type: ignore[no-untyped-def]  # a closure over a normalizer
+def grapheme_counter() -> Callable[[str], int]:
     """A function that counts the grapheme clusters of a text of at most five bytes, as Precompiled cuts them.
 
     The character map of this normalizer turns whatever begins with a byte into one letter, and it is asked once for
