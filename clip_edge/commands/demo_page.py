@@ -141,7 +141,6 @@ def _headlines(results: Results, report: Report, manifest: Manifest, told: Mappi
         Headline(_percent(told["recall_kept"]), "of its teacher's R@1"),
         Headline(f"{told['operations_factor']:.1f} ×", "fewer operations than its teacher"),
         Headline(duration(median_s["image"]), "a picture, one thread"),
-        Headline(duration(median_s["text"]), "a sentence, one thread"),
         Headline(human_bytes(size_bytes), "both towers, fp32"),
         Headline(f"{minutes} min {seconds} s", "for all of it, here"),
     )
@@ -169,7 +168,7 @@ def _side_by_side(results: Results, out: Path, report: Report) -> Table:
         languages = {name: results[f"{name}-val"].data["languages"][lang] for name in MODELS}
         for k in (1, 10):
             cells = [_share(languages[name]["text_to_image"][f"recall_at_{k}"]) for name in MODELS]
-            rows.append([f"text to image R@{k}, {LANGUAGE_NAMES[lang]}, new scenes", *cells, ""])
+            rows.append([f"text to image R@{k}, {LANGUAGE_NAMES[lang]}", *cells, ""])
         top = [_share(results[f"{name}-classify"].data["languages"][lang]["top_1"]) for name in MODELS]
         rows.append([f"zero-shot top-1, {LANGUAGE_NAMES[lang]}", *top, ""])
     for tower in ("image", "text"):
@@ -196,12 +195,13 @@ def _factor(pair: Sequence[float]) -> str:
 def _comparison_note(out: Path) -> str:
     """Who taught whom, with what, and where both began."""
     job = read_json(out / "knowledge" / "train" / "reinforce.json")["job"]
+    views = "one augmented view" if job["augmentations"] == 1 else f"{job['augmentations']} augmented views"
     return (
         "The teacher is a frozen EfficientNet-Lite0 from ImageNet, with a projection and a text tower trained here. "
         "The student is the first four levels of the same network at 56 instead of 96 pixels, all of it trained here, "
         "with a text tower from scratch. It learnt from stored knowledge alone: "
-        f"{job['augmentations']} augmented view(s) a picture, the data's captions and {job['captions']} new one(s) in "
-        "each language, and the teacher's embeddings of all of them."
+        f"{views} of every picture, the captions of the data, {job['captions']} new in each language, and what "
+        "the teacher makes of all of them. Recalls and zero-shot are on new scenes."
     )
 
 
