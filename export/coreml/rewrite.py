@@ -83,7 +83,8 @@ def quantized_inputs(program: Any) -> Iterator[tuple[Any, str]]:
     """
     for index, operation in enumerate(_layers(program)):
         weight = operation.inputs["weight"]
-        if index > 0 and weight.val.size >= LEAST and weight.val.shape[1] >= 16 and weight.val.shape[0] >= 16:
+        small = weight.val.size < LEAST or min(weight.val.shape[:2]) < 16
+        if index > 0 and not small and weight.val.dtype == np.float16:
             yield operation, operation.inputs["x"].name
 
 
