@@ -27,6 +27,7 @@ from clip_edge.numerics import TOLERANCES, cosine_rows
 from clip_edge.quantization import read_quantization
 from clip_edge.runtime import load
 
+pytestmark = pytest.mark.slow
 PRECISIONS = ("fp16", "int8", "int4")
 
 
