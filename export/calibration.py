@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 256  # half to measure ranges on, half held out to judge by
 LEAST = 32  # ranges of fewer rows change with the choice of rows
-MEASURED = 64  # rows that an activation is looked at on: more moved no range by more than a step
+MEASURED = 64  # rows that an activation is looked at on, beside the golden ones: bounds the time of an export
 HELD_OUT = 64  # rows that a precision is judged by, beside the golden ones
 SPELT = 0.75  # tokens for each byte of text: above, the tokenizer spells a language that it has no words of
 
