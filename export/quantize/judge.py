@@ -45,9 +45,9 @@ class Judge:
         return np.where(np.isfinite(found), found, -1.0)
 
 
-def embed(model: onnx.ModelProto, rows: np.ndarray) -> Floats:
-    """The embeddings of `rows`: (N, ...) -> (N, D)."""
-    session = open_graph(model)
+def embed(model: onnx.ModelProto, rows: np.ndarray, *, fuse: bool = True) -> Floats:
+    """The embeddings of `rows`: (N, ...) -> (N, D). `fuse` as in `open_graph`."""
+    session = open_graph(model, fuse=fuse)
     (source,) = (item.name for item in session.get_inputs())
     parts = [session.run(None, {source: rows[start : start + ROWS]})[0] for start in range(0, len(rows), ROWS)]
     return np.concatenate(parts)

@@ -100,10 +100,11 @@ def _least_error(sample: np.ndarray, low: float, high: float, levels: int) -> Ra
     return best
 
 
-def open_graph(model: onnx.ModelProto, outputs: Sequence[str] = ()) -> ort.InferenceSession:
+def open_graph(model: onnx.ModelProto, outputs: Sequence[str] = (), *, fuse: bool = True) -> ort.InferenceSession:
     """The graph in ONNX Runtime, on one thread: sums in one order, so the same choices on every machine.
 
-    `outputs` are values to give instead of the graph's own.
+    `outputs` are values to give instead of the graph's own. `fuse=False` computes every Q/DQ pair as it stands: the
+    fused kernels of ONNX Runtime 1.32 misread scales in fp16.
     """
     shown = model
     if outputs:
@@ -115,4 +116,6 @@ def open_graph(model: onnx.ModelProto, outputs: Sequence[str] = ()) -> ort.Infer
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     options.enable_cpu_mem_arena = False
+    if not fuse:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     return ort.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -3,44 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 import onnx
-import onnxruntime as ort
 
-from clip_edge.errors import ExportError, UsageError
+from clip_edge.errors import UsageError
 from clip_edge.export.calibration import Calibration, judged_rows, measured_rows
 from clip_edge.export.job import Job
 from clip_edge.export.quantize.graph import Graph, WeightLayer, weight_layers
-from clip_edge.export.quantize.qdq import TENSORRT, insert_qdq, quantised_values
+from clip_edge.export.quantize.judge import Judge, choose_kept, embed
+from clip_edge.export.quantize.layers import Rounded, snr_db
+from clip_edge.export.quantize.qdq import TENSORRT, insert_qdq, quantise_rows, quantised_values
 from clip_edge.export.quantize.ranges import Range, choose_range, observe
-from clip_edge.export.tensorrt.fp8 import to_fp8
-from clip_edge.export.tensorrt.half import ROUNDING, to_half
+from clip_edge.export.tensorrt.fp8 import LARGEST, to_fp8
+from clip_edge.export.tensorrt.half import to_half
 from clip_edge.numerics import TOLERANCES, cosine_rows
-from clip_edge.preprocess import Floats
 from clip_edge.quantization import SCHEMA, Layer, Quantization
 
 LEAST_CHANNELS = 16  # narrower products fill no tensor core: 8 bits only add conversions
-MARGIN = 0.0015  # above the tolerance: another processor rounds some sums the other way
-STEP = 0.1  # share of the 8-bit layers that goes back to fp16 at a time, worst first
-ROWS = 16  # that costs are measured on, and held together
-
-
-@dataclass(frozen=True)
-class _Towers:
-    """What every attempt needs: the fp32 graph, ranges, and the rows to judge by with what fp32 makes of them."""
-
-    model: onnx.ModelProto
-    ranges: Mapping[str, Range]
-    judged: np.ndarray
-    reference: Floats
+SNR_ROWS = 8
 
 
 def eight_bits(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantization]:
     """`model` with int8 or fp8 products between explicit Q/DQ pairs and fp16 around them.
 
-    Layers that cost most go back to fp16 until the golden rows and the held-out half keep the tolerance.
+    Layers are chosen with fp32 around them, as target `onnx` chooses (`choose_kept`); fp16 comes last and moves a
+    cosine by less than the margin.
 
     Raises:
         UsageError: no calibration data: made-up ranges give a model that looks right and is wrong.
@@ -51,15 +40,22 @@ def eight_bits(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quant
     measured, judged = measured_rows(job, calibration).astype(dtype), judged_rows(job).astype(dtype)
     layers = weight_layers(Graph(model))
     reasons = refusals(model, layers)
-    chosen = [layer.name for layer in layers if layer.name not in reasons]
-    names = quantised_values(model, chosen, TENSORRT)
+    candidates = [layer.name for layer in layers if layer.name not in reasons]
+    names = quantised_values(model, candidates, TENSORRT)
     seen = observe(model, names, measured, console=job.console)
     ranges = {name: choose_range(seen[name], "mse", symmetric=True) for name in names}
-    towers = _Towers(model, ranges, judged, _run(model, judged))
-    costs = signal_to_noise(model, chosen, ranges, judged[:: max(1, len(judged) // ROWS)])
-    lowered, cosine, kept = _settle(towers, chosen, costs, job)
-    reasons |= dict.fromkeys(set(chosen) - set(kept), "costs most: back to fp16 until the tolerance held")
-    return lowered, _report(job, model, layers, reasons, costs, cosine)
+
+    def build(chosen: Collection[str]) -> onnx.ModelProto:
+        lowered = insert_qdq(model, chosen, ranges, TENSORRT)
+        return to_fp8(lowered, model, chosen) if job.precision == "fp8" else lowered
+
+    judge = Judge(model, judged)
+    kept = choose_kept(candidates, build, judge, TOLERANCES[job.precision].min_cosine, job.console)
+    reasons |= {name: f"kept: alone it costs {cost:.4f} of cosine" for name, cost in kept.items()}
+    lowered = to_half(build([name for name in candidates if name not in kept]))
+    ratios = _ratios(model, [layer for layer in layers if layer.name in candidates], ranges, job, measured)
+    cosine = float(cosine_rows(embed(lowered, judged, fuse=False), judge.reference).min())
+    return lowered, _report(job, model, layers, reasons, ratios, cosine)
 
 
 def _calibration(job: Job) -> Calibration:
@@ -99,82 +95,27 @@ def _refusal(layer: WeightLayer, shape: list[int], weight: list[int]) -> str | N
     return None
 
 
-def _settle(
-    towers: _Towers, chosen: list[str], costs: Mapping[str, float], job: Job
-) -> tuple[onnx.ModelProto, float, list[str]]:
-    wanted = TOLERANCES[job.precision].min_cosine + MARGIN
-    kept = sorted(chosen, key=lambda name: -costs[name])  # quietest first
-    while kept:
-        lowered = insert_qdq(towers.model, kept, towers.ranges, TENSORRT)
-        if job.precision == "fp8":
-            lowered = to_fp8(lowered, towers.model, kept)
-        lowered = to_half(lowered)
-        cosine = float(cosine_rows(_run(lowered, towers.judged), towers.reference).min())
-        job.console.say(f"{job.tower} tower: {len(kept)} layers in {job.precision}, cosine {cosine:.4f} at worst")
-        if cosine >= wanted:
-            return lowered, cosine, kept
-        kept = kept[: len(kept) - max(1, round(STEP * len(kept)))]
-    raise ExportError(
-        f"no layer of the {job.tower} tower keeps a cosine of {wanted:.3f} in {job.precision}",
-        hint="export fp16, or give calibration data of the kind that the model was trained on",
-    )
-
-
-def signal_to_noise(
-    model: onnx.ModelProto, names: Collection[str], ranges: Mapping[str, Range], rows: np.ndarray
+def _ratios(
+    model: onnx.ModelProto,
+    layers: Collection[WeightLayer],
+    ranges: Mapping[str, Range],
+    job: Job,
+    rows: np.ndarray,
 ) -> dict[str, float]:
-    """Each layer's output in 8 bits against fp32, in decibels, as if it were the only one: input and weight rounded.
-
-    One run of both graphs: side by side in `names`, the 8-bit layers read what fp32 computed.
-    """
+    """Each layer's output in 8 bits against fp32, in decibels, as if it were the only one (fp8: weights alone)."""
     graph = Graph(model)
-    layers = [layer for layer in weight_layers(graph) if layer.name in names]
-    outputs = []
+    rounded = []
     for layer in layers:
-        alone = Graph(insert_qdq(model, [layer.name], ranges, TENSORRT))
-        branch = next(node for node in alone.nodes if node.name == layer.node)
-        makers = alone.makers()
-        wanted = [branch]
-        for node in wanted:  # grows: everything between the fp32 value and this product
-            before = [makers[name] for name in node.input if name in makers]
-            wanted += [maker for maker in before if maker.op_type in ROUNDING]
-        outputs.append(_append_branch(graph, alone, layer, wanted))
-    probe = graph.model
-    del probe.graph.node[:]
-    probe.graph.node.extend(graph.nodes)
-    del probe.graph.initializer[:]
-    probe.graph.initializer.extend(graph.constants.values())
-    del probe.graph.output[:]
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for pair in outputs for name in pair)
-    sums = np.zeros((len(layers), 2))
-    session = _session(probe)
-    for start in range(0, len(rows), 4):
-        found = session.run(None, {graph.input: rows[start : start + 4]})
-        sums += np.array([float(value) for value in found]).reshape(-1, 2)
-    power, error = np.maximum(sums, 1e-30).T
-    decibels = 10 * np.log10(power / error)
-    return {layer.name: float(value) for layer, value in zip(layers, decibels, strict=True)}
-
-
-def _append_branch(graph: Graph, alone: Graph, layer: WeightLayer, nodes: list[onnx.NodeProto]) -> tuple[str, str]:
-    """Copy the 8-bit form of a layer beside the fp32 one, under names of its own; gives power and error power."""
-    prefix = f"{layer.node}__8bit__"
-    made = {name for node in nodes for name in node.output}
-    for node in reversed(nodes):
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.name = prefix + node.name
-        for index, name in enumerate(node.input):
-            if name in made:
-                copy.input[index] = prefix + name
-            elif name in alone.constants and name not in graph.constants:
-                graph.add_tensor(alone.constants[name])
-        for index, name in enumerate(node.output):
-            copy.output[index] = prefix + name
-        graph.nodes.append(copy)
-    difference = graph.add("Sub", [layer.output, prefix + layer.output], f"{prefix}difference")
-    power = graph.add("ReduceSumSquare", [layer.output], f"{prefix}power", keepdims=0)
-    return power, graph.add("ReduceSumSquare", [difference], f"{prefix}error", keepdims=0)
+        weight = graph.array(layer.weight)
+        shape = [-1 if axis == layer.axis else 1 for axis in range(weight.ndim)]
+        whole, scales = quantise_rows(weight, layer.axis, TENSORRT.weight_max, layer.name)
+        steps = scales.reshape(shape)
+        if job.precision == "fp8":
+            steps = steps * (TENSORRT.weight_max / LARGEST)
+            whole = (weight / steps).astype(ml_dtypes.float8_e4m3fn).astype(np.float32)
+        span = None if job.precision == "fp8" else ranges[layer.input]
+        rounded.append(Rounded(layer, whole * steps, span))
+    return snr_db(model, rounded, rows[:SNR_ROWS])
 
 
 def _report(
@@ -182,7 +123,7 @@ def _report(
     model: onnx.ModelProto,
     layers: Collection[WeightLayer],
     reasons: Mapping[str, str],
-    costs: Mapping[str, float],
+    ratios: Mapping[str, float],
     cosine: float,
 ) -> Quantization:
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
@@ -195,7 +136,7 @@ def _report(
                 op=layer.op,
                 precision=job.precision if low else "fp16",
                 reason=reasons.get(layer.name, "chosen"),
-                snr_db=None if layer.name not in costs else round(costs[layer.name], 2),
+                snr_db=ratios.get(layer.name),
                 weight_bytes=sizes[layer.weight] * (1 if low else 2),
             )
         )
@@ -206,20 +147,3 @@ def _report(
         "least squared error; float biases; everything else fp16, normalisations and softmax fp32"
     )
     return Quantization(SCHEMA, job.precision, scheme, images, texts, round(cosine, 6), tuple(found))
-
-
-def _run(model: onnx.ModelProto, rows: np.ndarray) -> Floats:
-    session = _session(model)
-    name = session.get_inputs()[0].name
-    parts = [session.run(None, {name: rows[start : start + 8]})[0] for start in range(0, len(rows), 8)]
-    found: Floats = np.concatenate(parts)
-    return found
-
-
-def _session(model: onnx.ModelProto) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1  # sums in one order: the same choice on every machine
-    options.enable_cpu_mem_arena = False
-    options.add_session_config_entry("session.disable_quant_qdq", "1")  # fused kernels misread fp16 scales (1.32)
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
