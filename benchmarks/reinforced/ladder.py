@@ -25,21 +25,21 @@ from clip_edge.files import read_json, write_json
 HERE = Path(__file__).parent
 RESULTS = HERE / "ladder.json"
 TEACHERS = ("teacher-1", "teacher-2")
-DATA = {"images": 2000, "eval-images": 200, "emojis": 132, "unseen": 12, "objects": "1-1", "langs": "en", "size": 64}
-TEACHING = {"freeze_image": "true", "batch_size": "256", "steps": "100", "evaluation.every_steps": "50"}
+DATA = {"images": 3000, "eval-images": 250, "emojis": 440, "unseen": 40, "objects": "1-2", "langs": "en"}
+TEACHING = {"freeze_image": "true", "batch_size": "512", "steps": "160", "evaluation.every_steps": "80"}
 TRAINING = {
     "batch_size": "128",
-    "steps": "120",
+    "steps": "200",
     "optimizer.lr": "2e-3",
     "optimizer.weight_decay": "0.2",
     "optimizer.beta2": "0.95",
-    "schedule.warmup_steps": "6",
+    "schedule.warmup_steps": "10",
     "keep.ema_decay": "0.9995",
     "evaluation.split": "test",
-    "evaluation.every_steps": "6",
-    "evaluation.limit": "200",
+    "evaluation.every_steps": "10",
+    "evaluation.limit": "250",
     "evaluation.stop_at_chance_after": "0",
-    "log.every_steps": "6",
+    "log.every_steps": "10",
     "log.tensorboard": "false",
     "log.checkpoint_every_steps": "1000",
 }

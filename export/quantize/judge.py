@@ -20,10 +20,11 @@ Build = Callable[[Collection[str]], onnx.ModelProto]  # layers in the lower prec
 
 
 class Judge:
-    """The fp32 embeddings of rows, and cosines to them."""
+    """The fp32 embeddings of rows, and cosines to them. `fuse` as in `open_graph`."""
 
-    def __init__(self, model: onnx.ModelProto, rows: np.ndarray) -> None:
+    def __init__(self, model: onnx.ModelProto, rows: np.ndarray, *, fuse: bool = True) -> None:
         self.rows = rows
+        self.fuse = fuse
         self.reference = embed(model, rows)
         self._focus = np.arange(len(rows))
 
@@ -41,7 +42,7 @@ class Judge:
 
     def _cosines(self, model: onnx.ModelProto, chosen: np.ndarray) -> Doubles:
         with np.errstate(invalid="ignore", over="ignore"):
-            found = cosine_rows(embed(model, self.rows[chosen]), self.reference[chosen])
+            found = cosine_rows(embed(model, self.rows[chosen], fuse=self.fuse), self.reference[chosen])
         return np.where(np.isfinite(found), found, -1.0)
 
 

@@ -104,7 +104,7 @@ def open_graph(model: onnx.ModelProto, outputs: Sequence[str] = (), *, fuse: boo
     """The graph in ONNX Runtime, on one thread: sums in one order, so the same choices on every machine.
 
     `outputs` are values to give instead of the graph's own. `fuse=False` computes every Q/DQ pair as it stands: the
-    fused kernels of ONNX Runtime 1.32 misread scales in fp16.
+    fused kernels of ONNX Runtime 1.32 misread scales in fp16, and know no 8-bit floats.
     """
     shown = model
     if outputs:

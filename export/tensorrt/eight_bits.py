@@ -12,13 +12,13 @@ from clip_edge.errors import UsageError
 from clip_edge.export.calibration import Calibration, judged_rows, measured_rows
 from clip_edge.export.job import Job
 from clip_edge.export.quantize.graph import Graph, WeightLayer, weight_layers
-from clip_edge.export.quantize.judge import Judge, choose_kept, embed
+from clip_edge.export.quantize.judge import Judge, choose_kept
 from clip_edge.export.quantize.layers import Rounded, snr_db
 from clip_edge.export.quantize.qdq import TENSORRT, insert_qdq, quantise_rows, quantised_values
 from clip_edge.export.quantize.ranges import Range, choose_range, observe
 from clip_edge.export.tensorrt.fp8 import LARGEST, to_fp8
 from clip_edge.export.tensorrt.half import to_half
-from clip_edge.numerics import TOLERANCES, cosine_rows
+from clip_edge.numerics import TOLERANCES
 from clip_edge.quantization import SCHEMA, Layer, Quantization
 
 LEAST_CHANNELS = 16  # narrower products fill no tensor core: 8 bits only add conversions
@@ -49,13 +49,12 @@ def eight_bits(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quant
         lowered = insert_qdq(model, chosen, ranges, TENSORRT)
         return to_fp8(lowered, model, chosen) if job.precision == "fp8" else lowered
 
-    judge = Judge(model, judged)
+    judge = Judge(model, judged, fuse=False)
     kept = choose_kept(candidates, build, judge, TOLERANCES[job.precision].min_cosine, job.console)
     reasons |= {name: f"kept: alone it costs {cost:.4f} of cosine" for name, cost in kept.items()}
     lowered = to_half(build([name for name in candidates if name not in kept]))
     ratios = _ratios(model, [layer for layer in layers if layer.name in candidates], ranges, job, measured)
-    cosine = float(cosine_rows(embed(lowered, judged, fuse=False), judge.reference).min())
-    return lowered, _report(job, model, layers, reasons, ratios, cosine)
+    return lowered, _report(job, model, layers, reasons, ratios, float(judge.cosines(lowered).min()))
 
 
 def _calibration(job: Job) -> Calibration:
