@@ -187,10 +187,14 @@ def test_clustered_refuses_nothing():
 
 
 def test_tolerances_fall_with_the_precision_and_say_why():
-    assert [(name, entry.min_cosine) for name, entry in TOLERANCES.items()] == [
-        ("fp32", 0.9999),
-        ("fp16", 0.999),
-        ("int8", 0.99),
-        ("int4", 0.97),
-    ]
+    assert {name: entry.min_cosine for name, entry in TOLERANCES.items()} == {
+        "fp32": 0.9999,
+        "fp16": 0.999,
+        "int8": 0.99,
+        "w8a8": 0.99,
+        "pal6": 0.99,
+        "fp8": 0.97,
+        "int4": 0.97,
+        "pal4": 0.97,
+    }
     assert all(len(entry.reason) > 20 for entry in TOLERANCES.values())

@@ -46,7 +46,7 @@ OPEN_CLIP = {
 
 def test_names() -> None:
     light = [f"lightclip-{tower}-t{depth}" for tower in ("mnv3", "rn18", "swin") for depth in (4, 8)]
-    nano = ["nano-fastvit", "nano-light", "nano-lite0", "nano-s", "nano-vit"]
+    nano = ["nano-fastvit", "nano-light", "nano-lite0", "nano-s", "nano-vit", "nano-xs"]
     assert student_names() == sorted([*PUBLISHED, *light, *nano])
 
 
