@@ -151,10 +151,15 @@ def test_hostile_pictures_are_told(run: Run, tiny_bundle: Path, tmp_path: Path, 
 def test_a_changed_bundle_fails(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     graph = copy / "onnx" / "text_model.onnx"
-    graph.write_bytes(graph.read_bytes() + b"\0")
-    error = data(run("verify", copy, "--json", "-"), code=1)["error"]
-    assert error["type"] == "BundleError"
-    assert "text_model.onnx: changed: its size or hash" in error["what"]
+    whole = graph.read_bytes()
+    for content, message in (
+        (whole + b"\0", f"text_model.onnx: changed: {len(whole)} bytes expected, {len(whole) + 1} found"),
+        (whole[:-1] + bytes([whole[-1] ^ 1]), "text_model.onnx: changed: its size or hash is not what the manifest"),
+    ):
+        graph.write_bytes(content)
+        error = data(run("verify", copy, "--json", "-"), code=1)["error"]
+        assert error["type"] == "BundleError"
+        assert message in error["what"]
 
 
 def test_any_bytes_become_valid_json(run: Run, tiny_bundle: Path) -> None:
