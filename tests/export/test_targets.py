@@ -20,7 +20,9 @@ def test_unknown_target_names_the_nearest() -> None:
 def test_unknown_precision_names_the_nearest() -> None:
     with pytest.raises(ConfigError) as caught:
         find_target("onnx", "fp23")
-    assert str(caught.value) == ("unknown precision of target `onnx`: `fp23`\n\nhint: did you mean `fp32`? known: fp32")
+    assert str(caught.value) == (
+        "unknown precision of target `onnx`: `fp23`\n\nhint: did you mean `fp32`? known: fp32, fp16, int8, int4"
+    )
 
 
 def test_missing_package_is_exit_3(monkeypatch: pytest.MonkeyPatch) -> None:

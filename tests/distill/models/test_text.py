@@ -11,7 +11,7 @@ import torch
 
 from clip_edge.distill.models.layouts import open_clip as from_open_clip
 from clip_edge.distill.models.spec import TextTowerSpec, load_spec
-from clip_edge.distill.models.text import HIDDEN, TextTower
+from clip_edge.distill.models.text import HIDDEN, TextTower, eos_rank
 from clip_edge.tokenizer import TextSpec
 
 TOKENS = TextSpec(context_length=12, vocab_size=300, pad_id=0, bos_id=1, eos_id=299, clean="none")
@@ -80,7 +80,7 @@ def test_first_eos_counts() -> None:
     ours = tower(CLIP)
     with torch.no_grad():
         torch.testing.assert_close(ours(rows(5, pad=299)), ours(rows(5)), atol=0, rtol=0)
-        at = ours._eos_rank(rows(1, 5, 11, pad=299)).argmax(1)
+        at = eos_rank(rows(1, 5, 11, pad=299), ours.tokens.eos_id).argmax(1)
     assert at.tolist() == [1, 5, 11]
 
 
