@@ -21,7 +21,7 @@ def test_unknown_precision_names_the_nearest() -> None:
     with pytest.raises(ConfigError) as caught:
         find_target("onnx", "fp23")
     assert str(caught.value) == (
-        "unknown precision of target `onnx`: `fp23`\n\nhint: did you mean `fp32`? known: fp32, fp16, int8, int4"
+        "unknown precision of target `onnx`: `fp23`\n\nhint: did you mean `fp32`? known: fp16, fp32, int4, int8"
     )
 
 
