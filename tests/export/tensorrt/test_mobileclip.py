@@ -12,6 +12,7 @@ from clip_edge.runtime.tensorrt.plan import parse_plan
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # graphs of full size, and an engine from each
 def test_mobileclip_s1_becomes_engines(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx_bindings")
     out = tmp_path / "bundle"
