@@ -41,7 +41,8 @@ def test_dry_run_writes_nothing(tiny_student: Path, tmp_path: Path, capsys: pyte
         ),
         (
             ["--target", "onnx", "--precision", "fp3"],
-            "error: unknown precision of target `onnx`: `fp3`\n\nhint: did you mean `fp32`? known: fp16, fp32, int4, int8\n",
+            "error: unknown precision of target `onnx`: `fp3`\n\n"
+            "hint: did you mean `fp32`? known: fp16, fp32, int4, int8\n",
         ),
     ],
 )

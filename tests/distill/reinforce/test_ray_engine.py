@@ -25,6 +25,7 @@ def command(options: Options, out: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # workers start slowly on a busy machine
 def test_a_killed_worker_changes_nothing(options: Options, made: tuple[Work, Path], tmp_path: Path) -> None:
     pytest.importorskip("ray")
     psutil = pytest.importorskip("psutil")
