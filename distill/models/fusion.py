@@ -135,17 +135,15 @@ def level_widths(student: Student) -> list[int]:
         ConfigError: timm cannot show what is inside of this tower.
     """
     trunk: Any = student.image.trunk
-    size, was_training = student.spec.image.size, trunk.training
-    probe = torch.zeros(1, 3, size, size, device=next(trunk.parameters()).device)
-    try:
-        with torch.no_grad():
-            _, maps = trunk.eval().forward_intermediates(probe)
-    except (AttributeError, NotImplementedError) as problem:
+    if not hasattr(trunk, "forward_intermediates"):
         raise ConfigError(
             f"`{student.spec.image.tower}` does not show its feature maps (forward_intermediates)",
             where=f"student {student.spec.name}",
             hint="switch token alignment and masked words off (tokens.weight=0, words.weight=0), or take another tower",
-        ) from problem
-    finally:
-        trunk.train(was_training)
+        )
+    size, was_training = student.spec.image.size, trunk.training
+    probe = torch.zeros(1, 3, size, size, device=next(trunk.parameters()).device)
+    with torch.no_grad():  # in evaluation mode, so that BatchNorm statistics stay as they are
+        _, maps = trunk.eval().forward_intermediates(probe)
+    trunk.train(was_training)
     return [one.shape[1] for one in maps]
