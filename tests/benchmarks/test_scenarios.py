@@ -5,7 +5,7 @@ from statistics import median
 
 import pytest
 
-from clip_edge.benchmarks.scenarios import Rules, Sampler, sample_in_turns, timed
+from clip_edge.benchmarks.scenarios import Rules, Sampler, Timing, sample_in_turns, timed
 
 QUICK = Rules(
     warmup_s=0.0, warmup_samples=3, min_duration_s=0.0, min_samples=20, max_duration_s=0.5, precision=1.0, visit_s=0.0
@@ -41,21 +41,21 @@ def test_rows_take_turns_until_each_is_finished() -> None:
     assert all(len(sampler.samples_s) >= 20 for sampler in samplers)
     assert abs(len(samplers[0].samples_s) - len(samplers[1].samples_s)) <= 5
     assert all(sampler.finished for sampler in samplers)
-    assert median(samplers[1].samples_s) == pytest.approx(0.001, rel=0.5)
+    assert min(samplers[1].samples_s) >= 0.001  # a busy machine makes a query longer, never shorter
     assert len(samplers[0].stages_s["encode"]) == len(samplers[0].samples_s)
 
 
 def test_an_unsteady_query_is_measured_until_the_time_is_up() -> None:
-    durations = iter([0.001, 0.02] * 1000)
-    sampler = Sampler(timed(lambda: Work(next(durations))()), Rules(0.0, 0, 0, 0.0, 5, 0.3, 0.001, 0.0))
+    durations_s = iter([0.001, 0.02] * 1000)
+    sampler = Sampler(lambda: Timing(next(durations_s), {}), Rules(0.0, 0, 0, 0.0, 5, 0.3, 0.001, 0.0))
     sample_in_turns([sampler])
-    assert 0.3 <= sampler.duration_s < 0.6
+    assert 0.3 <= sampler.duration_s < 0.33
 
 
 def test_a_steady_query_stops_early() -> None:
-    sampler = Sampler(timed(Work(0.001)), Rules(0.0, 0, 0, 0.02, 20, 30.0, 0.05, 0.0))
+    sampler = Sampler(lambda: Timing(0.001, {}), Rules(0.0, 0, 0, 0.05, 20, 30.0, 0.05, 0.0))
     sample_in_turns([sampler])
-    assert sampler.duration_s < 5.0
+    assert sampler.duration_s == pytest.approx(0.05)
     assert sampler.uncertainty <= 0.05
 
 
