@@ -22,7 +22,7 @@ NAMES = ("libclip_edge.dylib",) if sys.platform == "darwin" else ("libclip_edge.
 
 
 class Image(ctypes.Structure):
-    """clip_edge_image, as far as decoded pictures need it."""
+    """clip_edge_image"""
 
     _fields_ = [
         ("struct_size", ctypes.c_uint32),
@@ -33,6 +33,9 @@ class Image(ctypes.Structure):
         ("stride", ctypes.c_int32 * 3),
         ("orientation", ctypes.c_int32),
         ("yuv", ctypes.c_int32),
+        ("decoding", ctypes.c_int32),
+        ("path", ctypes.c_char_p),
+        ("encoded_bytes", ctypes.c_size_t),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -12,65 +13,12 @@ import numpy as np
 import pytest
 
 from clip_edge.preprocess import Bytes, PreprocessSpec
+from clip_edge.runtime.native import Image, ModelOptions, engine_library
+from clip_edge.runtime.native import PreprocessSpec as Spec
+from clip_edge.runtime.native import TextSpec as Text
 from clip_edge.tokenizer import TextSpec
 
 ROOT = Path(__file__).parents[3]
-
-
-class Image(ctypes.Structure):
-    """clip_edge_image"""
-
-    _fields_ = [
-        ("struct_size", ctypes.c_uint32),
-        ("width", ctypes.c_int32),
-        ("height", ctypes.c_int32),
-        ("format", ctypes.c_int32),
-        ("plane", ctypes.c_void_p * 3),
-        ("stride", ctypes.c_int32 * 3),
-        ("orientation", ctypes.c_int32),
-        ("yuv", ctypes.c_int32),
-        ("decoding", ctypes.c_int32),
-        ("path", ctypes.c_char_p),
-        ("encoded_bytes", ctypes.c_size_t),
-    ]
-
-
-class Spec(ctypes.Structure):
-    """clip_edge_preprocess_spec"""
-
-    _fields_ = [
-        ("struct_size", ctypes.c_uint32),
-        ("size", ctypes.c_int32),
-        ("resize", ctypes.c_int32),
-        ("interpolation", ctypes.c_int32),
-        ("mean", ctypes.c_float * 3),
-        ("std", ctypes.c_float * 3),
-    ]
-
-
-class Text(ctypes.Structure):
-    """clip_edge_text_spec"""
-
-    _fields_ = [
-        ("struct_size", ctypes.c_uint32),
-        ("context_length", ctypes.c_int32),
-        ("vocab_size", ctypes.c_int32),
-        ("pad_id", ctypes.c_int32),
-        ("bos_id", ctypes.c_int32),
-        ("eos_id", ctypes.c_int32),
-        ("clean", ctypes.c_int32),
-    ]
-
-
-class ModelOptions(ctypes.Structure):
-    """clip_edge_model_options"""
-
-    _fields_ = [
-        ("struct_size", ctypes.c_uint32),
-        ("threads", ctypes.c_int32),
-        ("precision", ctypes.c_char_p),
-        ("onnxruntime", ctypes.c_char_p),
-    ]
 
 
 class Timings(ctypes.Structure):
@@ -259,9 +207,9 @@ class Model:
 
 def onnxruntime_library() -> str:
     """The shared library inside of the installed onnxruntime package."""
-    import onnxruntime
-
-    return str(next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")))
+    found = engine_library()
+    assert found is not None
+    return os.fsdecode(found)
 
 
 @pytest.fixture(scope="session")
