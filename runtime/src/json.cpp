@@ -3,6 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <new>
+
+#include <locale.h>
+#if defined(__APPLE__)
+#include <xlocale.h>
+#endif
 
 #include "status.h"
 #include "unicode.h"
@@ -12,6 +18,14 @@ namespace {
 constexpr int kDeepest = 64;
 constexpr size_t kLargest = size_t{64} << 20;
 constexpr size_t kCheckedForDuplicates = 512;  // larger tables are vocabularies, whose reader checks
+
+// Nearest to the digits, whatever the app's locale: in half of Europe, strtod ends at the decimal point.
+double nearest_double(const char *digits) {
+  static const locale_t plain = newlocale(LC_ALL_MASK, "C", static_cast<locale_t>(nullptr));
+  if (plain == static_cast<locale_t>(nullptr)) throw std::bad_alloc();
+  return strtod_l(digits, nullptr, plain);
+}
+
 }  // namespace
 
 class JsonParser {
@@ -235,7 +249,7 @@ bool Json::boolean() const {
 
 double Json::number() const {
   expect(JsonKind::kNumber, "a number");
-  const double value = std::strtod(std::string(text(node_)).c_str(), nullptr);
+  const double value = nearest_double(std::string(text(node_)).c_str());
   if (!std::isfinite(value)) fail(CLIP_EDGE_ERROR_FORMAT, "%s: a finite number expected", document_->name_.c_str());
   return value;
 }
@@ -258,7 +272,7 @@ double Json::quick_number() const {
   }
   if (i < digits.size()) power += std::strtol(std::string(digits.substr(i + 1)).c_str(), nullptr, 10);
   double value = static_cast<double>(whole);
-  const auto ten_to = [](int64_t n) { return std::strtod(("1e" + std::to_string(n)).c_str(), nullptr); };
+  const auto ten_to = [](int64_t n) { return nearest_double(("1e" + std::to_string(n)).c_str()); };
   for (; power < -308 && value != 0; power += 308) value /= 1e308;
   value = value == 0 ? value : power < 0 ? value / ten_to(-power) : value * ten_to(std::min<int64_t>(power, 400));
   if (!std::isfinite(value)) fail(CLIP_EDGE_ERROR_FORMAT, "%s: a finite number expected", document_->name_.c_str());

@@ -32,3 +32,7 @@ if nm -D --undefined-only "$library" | grep -wE 'exit|_exit|abort|printf|puts|pu
   echo "the library can end the process or print"
   exit 1
 fi
+if nm -D --undefined-only "$library" | grep -wE 'strto(d|f|ld)|atof|setlocale|localeconv'; then
+  echo "the library reads numbers by the app's locale"
+  exit 1
+fi

@@ -214,18 +214,13 @@ def onnxruntime_library() -> str:
 
 @pytest.fixture(scope="session")
 def library_path() -> Path:
-    """libclip_edge.so, built from this tree (an up-to-date build takes a moment)."""
+    """libclip_edge.so, built from this tree as `scripts/native host` builds it: after `make native` it takes a moment."""
     if shutil.which("cmake") is None or shutil.which("ninja") is None:
         pytest.skip("cmake and ninja build the native library; they are not installed")
-    build = ROOT / "build" / "python-tests"
-    configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"]
-    for command in (
-        [*configure, "-DCLIP_EDGE_TESTS=ON", "-DCLIP_EDGE_BUILD_CLI=ON", "-DCLIP_EDGE_WERROR=ON"],
-        ["cmake", "--build", str(build), "-j2"],
-    ):
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    for command in (["cmake", "--preset", "host"], ["cmake", "--build", "--preset", "host", "-j2"]):
+        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
         assert result.returncode == 0, result.stdout + result.stderr
-    return build / "runtime" / "src" / "libclip_edge.so"
+    return ROOT / "build" / "host" / "runtime" / "src" / "libclip_edge.so"
 
 
 @pytest.fixture(scope="session")
