@@ -22,14 +22,37 @@ struct TowerShape {
   int dim;
 };
 
+// Empty texts: search, or the usual place.
 struct EngineOptions {
-  std::string library;  // path of the engine's library; empty: search
-  int threads = 0;      // 0: the engine decides
+  std::string onnxruntime;  // path of its library
+  std::string plugin;       // path of the plug-in of another engine
+  std::string libraries;    // folder of that engine's own libraries
+  std::string engines;      // folder of the engines that were built here
+  int threads = 0;          // 0: the engine decides
+  int device = 0;           // number of the GPU
 };
 
-// ONNX Runtime, opened at run time. `graph` is the bytes of the artefact.
-std::unique_ptr<Tower> open_onnxruntime(const EngineOptions &options, const Artifact &artifact,
-                                        const std::string &graph, const TowerShape &shape);
+struct EngineBuild;
+
+// An engine: its name for the app, what it reads of a bundle, and how a tower is opened in it.
+struct Backend {
+  const char *name, *target;
+  std::unique_ptr<Tower> (*open)(const EngineOptions &options, const Bundle &bundle, const Artifact &artifact,
+                                 const TowerShape &shape);
+  // The tower's engine, made on this machine; null where none is needed.
+  void (*build)(const EngineOptions &options, const Bundle &bundle, const Artifact &artifact, const EngineBuild &how);
+};
+
+const Backend &find_backend(const char *name);  // NULL: ONNX Runtime. Throws Error.
+const char *backend_names();                    // separated by commas
+
+// The towers of each engine; all of them open their library at run time.
+std::unique_ptr<Tower> open_onnxruntime(const EngineOptions &options, const Bundle &bundle, const Artifact &artifact,
+                                        const TowerShape &shape);
+std::unique_ptr<Tower> open_coreml(const EngineOptions &options, const Bundle &bundle, const Artifact &artifact,
+                                   const TowerShape &shape);
+
+constexpr size_t kMostGraphBytes = size_t{4} << 30;
 
 // Sends a line to the log callback, if one is set. Levels as clip_edge_log_level.
 void log_line(clip_edge_log_level level, const char *text) noexcept;

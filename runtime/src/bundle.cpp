@@ -91,8 +91,7 @@ Artifact read_artifact(const Json &table, const Manifest &manifest, const std::s
     if (!is_listed(path, manifest))
       fail(CLIP_EDGE_ERROR_FORMAT, "%s: `artifacts` names a file that is not listed: `%.200s`", where.c_str(),
            path.c_str());
-  if (artifact.target != "onnx") return artifact;  // what other engines read is theirs to understand
-  artifact.wide_ids = choice(table, "input_dtype", {"float32", "int32", "int64"}, where) == 2;
+  artifact.wide_ids = choice(table, "input_dtype", {"float32", "int32", "int64", "uint8"}, where) == 2;
   if (!table["batch"].is_null()) artifact.batch = table["batch"].integer(1, 4096);
   return artifact;
 }

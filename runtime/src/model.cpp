@@ -185,7 +185,7 @@ void clip_edge_log_set(clip_edge_log_function function, void *user) {
   log_user = user;
 }
 
-const char *clip_edge_backends(void) { return "onnxruntime"; }
+const char *clip_edge_backends(void) { return backend_names(); }
 
 void clip_edge_model_free(clip_edge_model *model) { delete model; }
 

@@ -11,9 +11,11 @@
 
 // Immutable but for the towers, which are opened when first needed.
 struct clip_edge_model {
-  explicit clip_edge_model(std::unique_ptr<const clip_edge::core::Source> source);  // throws Error
+  clip_edge_model(std::unique_ptr<const clip_edge::core::Source> source,
+                  const clip_edge::core::Backend &backend);  // throws Error
 
   const clip_edge::core::Bundle bundle;
+  const clip_edge::core::Backend &backend;
   const std::string precisions;  // that the engine can run, separated by commas
   std::string precision;         // empty: the first that the bundle lists
   clip_edge::core::EngineOptions engine;

@@ -194,9 +194,10 @@ class OnnxTower : public Tower {
 
 }  // namespace
 
-std::unique_ptr<Tower> open_onnxruntime(const EngineOptions &options, const Artifact &artifact,
-                                        const std::string &graph, const TowerShape &shape) {
-  return std::make_unique<OnnxTower>(Runtime::open(options.library), options.threads, artifact, graph, shape);
+std::unique_ptr<Tower> open_onnxruntime(const EngineOptions &options, const Bundle &bundle, const Artifact &artifact,
+                                        const TowerShape &shape) {
+  const std::string graph = bundle.read(artifact.path, kMostGraphBytes);
+  return std::make_unique<OnnxTower>(Runtime::open(options.onnxruntime), options.threads, artifact, graph, shape);
 }
 
 }  // namespace clip_edge::core

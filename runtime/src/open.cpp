@@ -23,10 +23,13 @@ clip_edge_status open_model(const clip_edge_model_options *options, clip_edge_mo
     if (given.threads < 0 || given.threads > 1024)
       fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "`threads` must lie in 0..1024; found %d",
            static_cast<int>(given.threads));
-    auto opened = std::make_unique<clip_edge_model>(open_source());
-    if (given.precision != nullptr) opened->precision = given.precision;
-    if (given.onnxruntime != nullptr) opened->engine.library = given.onnxruntime;
-    opened->engine.threads = given.threads;
+    if (given.device < 0) fail(CLIP_EDGE_ERROR_INVALID_ARGUMENT, "`device` must not be negative; found %d", given.device);
+    const Backend &backend = find_backend(given.backend);
+    auto opened = std::make_unique<clip_edge_model>(open_source(), backend);
+    const auto text = [](const char *value) { return std::string(value == nullptr ? "" : value); };
+    opened->precision = text(given.precision);
+    opened->engine = {text(given.onnxruntime), text(given.plugin), text(given.libraries),
+                      text(given.engines),     given.threads,      given.device};
     *model = opened.release();
   });
 }

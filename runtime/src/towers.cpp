@@ -5,25 +5,24 @@ using namespace clip_edge::core;
 
 namespace {
 
-constexpr const char *kTarget = "onnx";
-constexpr size_t kMostGraphBytes = size_t{4} << 30, kMostTokenizerBytes = size_t{64} << 20;
+constexpr size_t kMostTokenizerBytes = size_t{64} << 20;
 
-std::string list_precisions(const Manifest &manifest) {
+std::string list_precisions(const Manifest &manifest, const std::string &target) {
   std::string found;
   for (const Artifact &artifact : manifest.artifacts) {
     const bool known = ("," + found + ",").find("," + artifact.precision + ",") != std::string::npos;
-    if (artifact.target == kTarget && !known) found += (found.empty() ? "" : ",") + artifact.precision;
+    if (artifact.target == target && !known) found += (found.empty() ? "" : ",") + artifact.precision;
   }
   return found;
 }
 
 }  // namespace
 
-clip_edge_model::clip_edge_model(std::unique_ptr<const Source> source)
-    : bundle(std::move(source)), precisions(list_precisions(bundle.manifest())) {}
+clip_edge_model::clip_edge_model(std::unique_ptr<const Source> source, const Backend &chosen)
+    : bundle(std::move(source)), backend(chosen), precisions(list_precisions(bundle.manifest(), chosen.target)) {}
 
 const Artifact &clip_edge_model::artifact(const char *tower) const {
-  return bundle.artifact(tower, kTarget, precision);
+  return bundle.artifact(tower, backend.target, precision);
 }
 
 const Tower &clip_edge_model::image_tower() {
@@ -51,6 +50,5 @@ const Tokenizer &clip_edge_model::tokenizer() {
 
 std::unique_ptr<Tower> clip_edge_model::open_tower(const char *tower, TowerShape shape) const {
   shape.dim = bundle.manifest().dim;
-  const Artifact &which = artifact(tower);
-  return open_onnxruntime(engine, which, bundle.read(which.path, kMostGraphBytes), shape);
+  return backend.open(engine, bundle, artifact(tower), shape);
 }

@@ -196,6 +196,12 @@ typedef struct clip_edge_model_options {
   int32_t threads;         /* of the engine; 0: it decides */
   const char *precision;   /* "fp32", "int8", ...; NULL: the first that the bundle lists */
   const char *onnxruntime; /* path of libonnxruntime, used by the first model of the process; NULL: search */
+  const char *backend;     /* one of clip_edge_backends(); NULL: "onnxruntime" */
+  /* Of TensorRT and TensorRT-RTX, the first two used by the first model of the process with that backend: */
+  const char *plugin;    /* path of libclip_edge_tensorrt or libclip_edge_tensorrt_rtx; NULL: beside this library */
+  const char *libraries; /* folder of libnvinfer or libtensorrt_rtx; NULL: search */
+  const char *engines;   /* folder of engines built here; NULL: $CLIP_EDGE_ENGINES, then the user's cache */
+  int32_t device;        /* number of the GPU */
 } clip_edge_model_options;
 
 CLIP_EDGE_API void clip_edge_model_options_init(clip_edge_model_options *options, size_t struct_size);
@@ -250,6 +256,35 @@ enum { CLIP_EDGE_LOAD_IMAGE = 1, CLIP_EDGE_LOAD_TEXT = 2, CLIP_EDGE_LOAD_TOKENIZ
 
 /* Opens these parts now, so that the first call is as quick as the others. */
 CLIP_EDGE_API clip_edge_status clip_edge_model_load(clip_edge_model *model, uint32_t parts);
+
+/* An engine that was made for this machine, or was there. The texts live during the call that shows it. */
+typedef struct clip_edge_engine {
+  uint32_t struct_size;
+  int32_t built;          /* 0: the same engine was built before */
+  const char *graph;      /* what it was made of, as in the manifest */
+  const char *precision;
+  const char *capability; /* of the GPU that it is for: "sm89" */
+  const char *file;
+  const char *reason; /* why it was built, or kept */
+  uint64_t bytes, build_ns;
+} clip_edge_engine;
+
+typedef void (*clip_edge_engine_function)(const clip_edge_engine *engine, void *user);
+
+typedef struct clip_edge_build_options {
+  uint32_t struct_size;
+  int32_t workspace_mib;          /* memory that the builder may try kernels with; 0: what the bundle says */
+  const char *capability;         /* "sm89": for GPUs that are not here (TensorRT-RTX); NULL: the model's `device` */
+  clip_edge_engine_function show; /* called for each engine; NULL: nobody looks */
+  void *user;
+} clip_edge_build_options;
+
+CLIP_EDGE_API void clip_edge_build_options_init(clip_edge_build_options *options, size_t struct_size);
+
+/* Builds the engines of both towers in the model's precision, unless the same were built before, and keeps them where
+ * a model of this backend looks for them, as `clip-edge build` does. Minutes on small boards. Nothing but TensorRT and
+ * TensorRT-RTX needs it: other backends return CLIP_EDGE_ERROR_UNSUPPORTED. `options` may be NULL. */
+CLIP_EDGE_API clip_edge_status clip_edge_model_build(clip_edge_model *model, const clip_edge_build_options *options);
 
 /* One tower against the reference embeddings of the bundle. */
 typedef struct clip_edge_tower_check {
