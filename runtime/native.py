@@ -74,6 +74,11 @@ class ModelOptions(ctypes.Structure):
         ("threads", ctypes.c_int32),
         ("precision", ctypes.c_char_p),
         ("onnxruntime", ctypes.c_char_p),
+        ("backend", ctypes.c_char_p),
+        ("plugin", ctypes.c_char_p),
+        ("libraries", ctypes.c_char_p),
+        ("engines", ctypes.c_char_p),
+        ("device", ctypes.c_int32),
     ]
 
 

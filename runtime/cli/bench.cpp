@@ -124,7 +124,7 @@ Outcome run_bench(const Options &options) {
                          static_cast<double>(memory) / 1e6,
                          options.images.empty() ? "a generated picture of 640 x 480" : "given pictures");
   outcome.data = Table{{"bundle", options.bundle},
-                       {"backend", "onnxruntime"},
+                       {"backend", options.backend},
                        {"precision", options.precision.empty() ? Json() : Json(options.precision)},
                        {"threads", options.threads == 0 ? Json() : Json(options.threads)},
                        {"image", options.images.empty() ? "generated, 640 x 480" : "given"},

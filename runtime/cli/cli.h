@@ -19,8 +19,9 @@ struct Failure {
 
 struct Options {
   std::string verb, bundle, precision, onnxruntime, json, index, out;
+  std::string backend = "onnxruntime", plugin, libraries, engines, capability;
   std::vector<std::string> images, texts, labels, templates;
-  int threads = 0, top = 5;
+  int threads = 0, top = 5, device = 0, workspace_mib = 0;
   double budget_s = 5;
   clip_edge_decoding decoding = CLIP_EDGE_DECODE_FAST;
   bool help = false, version = false;
@@ -47,7 +48,9 @@ struct Outcome {
 
 // The model in one precision, or in the first of the bundle where that is empty; throws Failure.
 Model open_model(const Options &options, const std::string &precision);
-Failure failure_of(const Error &error, const std::string &bundle);
+// The one that was asked for, else all that the backend reads of the bundle.
+std::vector<std::string> precisions_of(const Options &options);
+Failure failure_of(const Error &error, const Options &options);
 
 Outcome run_info(const Options &options);
 Outcome run_verify(const Options &options);
@@ -56,6 +59,7 @@ Outcome run_classify(const Options &options);
 Outcome run_index(const Options &options);
 Outcome run_search(const Options &options);
 Outcome run_bench(const Options &options);
+Outcome run_build(const Options &options);
 
 // Written beside its place and renamed: there is never half a file. Throws Failure.
 void write_file(const std::string &path, const std::string &text);

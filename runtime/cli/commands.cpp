@@ -17,29 +17,35 @@ std::vector<std::string> words_of(const std::string &list) {
   return words;
 }
 
+const char *or_null(const std::string &text) { return text.empty() ? nullptr : text.c_str(); }
+
+// `options` must outlive what is returned.
+clip_edge_model_options settings_of(const Options &options) {
+  const char *library = std::getenv("ONNXRUNTIME_LIBRARY");
+  clip_edge_model_options settings;
+  clip_edge_model_options_init(&settings, sizeof(settings));
+  settings.threads = options.threads;
+  settings.device = options.device;
+  settings.onnxruntime = options.onnxruntime.empty() ? library : options.onnxruntime.c_str();
+  settings.backend = options.backend.c_str();
+  settings.plugin = or_null(options.plugin);
+  settings.libraries = or_null(options.libraries);
+  settings.engines = or_null(options.engines);
+  return settings;
+}
+
 // The bundle without its engine: nothing but the manifest is read.
 Model open_manifest(const Options &options) {
   try {
-    return Model(options.bundle);
+    const clip_edge_model_options settings = settings_of(options);
+    return Model(options.bundle, &settings);
   } catch (const Error &error) {
+    if (error.status() == CLIP_EDGE_ERROR_INVALID_ARGUMENT || error.status() == CLIP_EDGE_ERROR_UNSUPPORTED)
+      throw Failure{kUsage, "UsageError", error.what(), "", "see --help"};
     const bool memory = error.status() == CLIP_EDGE_ERROR_OUT_OF_MEMORY;
     throw Failure{memory ? kUnavailable : kNo, memory ? "UnavailableError" : "BundleError", error.what(),
                   options.bundle, kExportAgain};
   }
-}
-
-// The one that was asked for, else all of the bundle.
-std::vector<std::string> precisions_of(const Options &options) {
-  const std::string listed = open_manifest(options).info().precisions;
-  const std::vector<std::string> known = words_of(listed);
-  if (known.empty())
-    throw Failure{kNo, "BundleError", "nothing in the bundle runs on `onnxruntime`", options.bundle,
-                  "export it again with --target onnx"};
-  if (options.precision.empty()) return known;
-  if (std::find(known.begin(), known.end(), options.precision) == known.end())
-    throw Failure{kUsage, "UsageError", "the bundle has no precision `" + options.precision + "`", options.bundle,
-                  "known: " + listed};
-  return {options.precision};
 }
 
 struct Input {
@@ -70,22 +76,36 @@ std::string check_line(const std::string &tower, const std::string &precision, c
                 static_cast<int>(check.cases), check.tolerance, check.passed ? "ok" : "FAILED");
 }
 
+const char *target_of(const std::string &backend) {
+  return backend == "tensorrt" ? "trt" : backend == "tensorrt-rtx" ? "trt-rtx" : backend == "coreml" ? "coreml" : "onnx";
+}
+
 }  // namespace
+
+std::vector<std::string> precisions_of(const Options &options) {
+  const std::string listed = open_manifest(options).info().precisions;
+  const std::vector<std::string> known = words_of(listed);
+  if (known.empty())
+    throw Failure{kNo, "BundleError", "nothing in the bundle runs on `" + options.backend + "`", options.bundle,
+                  std::string("export it again with --target ") + target_of(options.backend)};
+  if (options.precision.empty()) return known;
+  if (std::find(known.begin(), known.end(), options.precision) == known.end())
+    throw Failure{kUsage, "UsageError", "the bundle has no precision `" + options.precision + "`", options.bundle,
+                  "known: " + listed};
+  return {options.precision};
+}
 
 Model open_model(const Options &options, const std::string &precision) {
   Options one = options;
   one.precision = precision;
   const std::string chosen = precisions_of(one).front();
-  const char *library = std::getenv("ONNXRUNTIME_LIBRARY");
-  clip_edge_model_options settings;
-  clip_edge_model_options_init(&settings, sizeof(settings));
-  settings.threads = options.threads;
+  clip_edge_model_options settings = settings_of(options);
   settings.precision = precision.empty() ? nullptr : chosen.c_str();
-  settings.onnxruntime = options.onnxruntime.empty() ? library : options.onnxruntime.c_str();
   return Model(options.bundle, &settings);
 }
 
-Failure failure_of(const Error &error, const std::string &bundle) {
+Failure failure_of(const Error &error, const Options &options) {
+  const std::string &bundle = options.bundle;
   switch (error.status()) {
     case CLIP_EDGE_ERROR_IO:
     case CLIP_EDGE_ERROR_FORMAT:
@@ -94,7 +114,7 @@ Failure failure_of(const Error &error, const std::string &bundle) {
     case CLIP_EDGE_ERROR_VERSION:
     case CLIP_EDGE_ERROR_BACKEND:
       return {kUnavailable, "UnavailableError", error.what(), bundle,
-              "name a working ONNX Runtime library with --onnxruntime FILE"};
+              options.backend == "onnxruntime" ? "name a working ONNX Runtime library with --onnxruntime FILE" : ""};
     case CLIP_EDGE_ERROR_PICTURE: return {kUsage, "DataError", error.what(), "", "copy the file again, or leave it out"};
     case CLIP_EDGE_ERROR_DECODER:
       return {kUnavailable, "UnavailableError", error.what(), "", "install the library, or convert the picture to PPM"};
@@ -150,7 +170,7 @@ Outcome run_verify(const Options &options) {
   outcome.text = format("%-14s %d, size and SHA-256 equal\n%-14s %d grey levels off, 1 allowed\n%-14s %d rows differ\n",
                         "files", static_cast<int>(report.files), "preprocessing", grey, "token ids", rows) +
                  outcome.text + (outcome.code == kOk ? "passed\n" : "FAILED\n");
-  outcome.data = Table{{"bundle", options.bundle},      {"backend", "onnxruntime"},     {"files", report.files},
+  outcome.data = Table{{"bundle", options.bundle},      {"backend", options.backend},     {"files", report.files},
                        {"preprocess_max_grey", grey},   {"token_rows_different", rows}, {"towers", towers},
                        {"passed", outcome.code == kOk}, {"problems", problems}};
   return outcome;

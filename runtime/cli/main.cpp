@@ -23,6 +23,7 @@ Outcome run(const Options &options) {
   if (options.verb == "classify") return run_classify(options);
   if (options.verb == "index") return run_index(options);
   if (options.verb == "search") return run_search(options);
+  if (options.verb == "build") return run_build(options);
   return run_bench(options);
 }
 
@@ -93,7 +94,7 @@ int main(int argc, char **argv) {
   } catch (const Failure &failure) {
     return complain(options, failure);
   } catch (const clip_edge::Error &error) {
-    return complain(options, failure_of(error, options.bundle));
+    return complain(options, failure_of(error, options));
   } catch (const std::bad_alloc &) {
     return complain(options, {kUnavailable, "UnavailableError", "out of memory", "", "give fewer pictures at once"});
   } catch (const std::exception &error) {

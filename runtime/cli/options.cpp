@@ -19,12 +19,15 @@ constexpr Verb kVerbs[] = {
     {"classify", "how much a picture is of each label", "BUNDLE --image F... --label L..."},
     {"index", "store the vectors of pictures and sentences in a file to search in", "BUNDLE --image F... --out FILE"},
     {"search", "the stored vectors nearest to a sentence or picture", "INDEX BUNDLE --text T..."},
+    {"build", "the TensorRT engines of a bundle, for the GPU of this machine", "BUNDLE --backend tensorrt"},
     {"bench", "latency of both towers, one picture or sentence at a time", "BUNDLE"},
 };
 
 struct Option {
   const char *name, *value, *verbs, *help;  // a name in capitals and `...`: any number of values
 };
+
+constexpr const char *kRuns = "verify embed classify index search bench build";
 
 constexpr Option kOptions[] = {
     {"--image", "F...", "embed classify index search bench",
@@ -37,12 +40,23 @@ constexpr Option kOptions[] = {
     {"--out", "FILE", "index", "the file to write"},
     {"--top", "N", "search", "the nearest so many (default: 5)"},
     {"--budget", "S", "bench", "measure each tower for about this many seconds (default: 5)"},
-    {"--precision", "P", "verify embed classify index search bench",
-     "such as fp32 or int8 (default: the bundle's first; verify: all)"},
+    {"--backend", "B", "info verify embed classify index search bench build",
+     "onnxruntime (default), tensorrt, tensorrt-rtx, or coreml on Apple's systems"},
+    {"--precision", "P", kRuns,
+     "such as fp32 or int8 (default: the bundle's first; verify and build: all)"},
     {"--threads", "N", "verify embed classify index search bench", "of the engine (default: it decides)"},
     {"--onnxruntime", "FILE", "verify embed classify index search bench",
      "libonnxruntime (default: $ONNXRUNTIME_LIBRARY, then the system's)"},
-    {"--json", "FILE", "info verify embed classify index search bench",
+    {"--device", "N", kRuns, "number of the GPU (default: 0)"},
+    {"--engines", "FOLDER", kRuns,
+     "of engines built here (default: $CLIP_EDGE_ENGINES, then the user's cache)"},
+    {"--plugin", "FILE", kRuns,
+     "libclip_edge_tensorrt or libclip_edge_tensorrt_rtx (default: beside libclip_edge)"},
+    {"--libraries", "FOLDER", kRuns,
+     "of libnvinfer or libtensorrt_rtx (default: the system's)"},
+    {"--compute-capability", "SM", "build", "for GPUs that are not here, such as sm89 (tensorrt-rtx only)"},
+    {"--workspace", "MIB", "build", "memory that the builder may try kernels with"},
+    {"--json", "FILE", "info verify embed classify index search bench build",
      "write one JSON object; -: to stdout, and nothing else there"},
 };
 
@@ -64,8 +78,8 @@ double number(const std::string &name, const std::string &text, double least, do
   return value;
 }
 
-int whole(const std::string &name, const std::string &text, int greatest, const Options &options) {
-  const double value = number(name, text, 1, greatest, options);
+int whole(const std::string &name, const std::string &text, int greatest, const Options &options, int least = 1) {
+  const double value = number(name, text, least, greatest, options);
   if (value != static_cast<int>(value)) refuse(name + " must be whole; found `" + text + "`", options.verb);
   return static_cast<int>(value);
 }
@@ -90,6 +104,20 @@ void set(Options &options, const std::string &name, const std::string &value) {
     options.onnxruntime = value;
   else if (name == "--json")
     options.json = value;
+  else if (name == "--backend")
+    options.backend = value;
+  else if (name == "--engines")
+    options.engines = value;
+  else if (name == "--plugin")
+    options.plugin = value;
+  else if (name == "--libraries")
+    options.libraries = value;
+  else if (name == "--compute-capability")
+    options.capability = value;
+  else if (name == "--device")
+    options.device = whole(name, value, 1023, options, 0);
+  else if (name == "--workspace")
+    options.workspace_mib = whole(name, value, 1 << 20, options);
   else if (name == "--out")
     options.out = value;
   else if (name == "--decode")

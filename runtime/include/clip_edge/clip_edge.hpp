@@ -93,6 +93,9 @@ class Model {
     return result;
   }
 
+  // The engines of TensorRT or TensorRT-RTX, kept where this backend finds them.
+  void build(const clip_edge_build_options *options = nullptr) const { check(clip_edge_model_build(get(), options)); }
+
   // The proof on this machine; numbers that differ do not throw: see `passed`, and clip_edge_last_error() for words.
   clip_edge_verification verify() const {
     clip_edge_verification result;

@@ -133,14 +133,12 @@ class Library:
 
         return tokenize
 
-    def open(self, folder: Path, *, onnxruntime: str | None = None, precision: str | None = None) -> Model:
+    def open(self, folder: Path, *, device: int = 0, **options_in_words: str | Path | None) -> Model:
         """A model with one session; errors are AssertionErrors with the library's text."""
-        options = ModelOptions(
-            ctypes.sizeof(ModelOptions),
-            1,
-            precision.encode() if precision else None,
-            (onnxruntime or onnxruntime_library()).encode(),
-        )
+        words = {"onnxruntime": onnxruntime_library(), **options_in_words}
+        options = ModelOptions(ctypes.sizeof(ModelOptions), 1, device=device)
+        for name, value in words.items():
+            setattr(options, name, None if value is None else os.fsencode(value))
         handle = ctypes.c_void_p()
         self.check(self.c.clip_edge_model_open(str(folder).encode(), ctypes.byref(options), ctypes.byref(handle)))
         return Model(self, handle)
@@ -214,7 +212,7 @@ def onnxruntime_library() -> str:
 
 @pytest.fixture(scope="session")
 def library_path() -> Path:
-    """libclip_edge.so, built from this tree as `scripts/native host` builds it: after `make native` it takes a moment."""
+    """libclip_edge.so, built from this tree as `scripts/native host` builds it: a moment where that was done."""
     if shutil.which("cmake") is None or shutil.which("ninja") is None:
         pytest.skip("cmake and ninja build the native library; they are not installed")
     for command in (["cmake", "--preset", "host"], ["cmake", "--build", "--preset", "host", "-j2"]):

@@ -175,3 +175,41 @@ def test_help_names_what_works(run: Run) -> None:
         assert run(verb, "--help").stdout.decode().startswith(f"usage: clip-edge-cli {verb} ")
     assert "JPEG, PNG, binary PPM (P6) or PAM (P7) files" in run("embed", "--help").stdout.decode()
     assert run("--version").stdout.startswith(b"clip-edge-cli ")
+
+
+@pytest.mark.slow
+def test_engines_are_built_and_proved(run: Run, cli_path: Path, tiny_trt_bundle: Path, tmp_path: Path) -> None:
+    double = cli_path.parents[1] / "tests" / "libengine_double_1.so"  # its embeddings are wrong on purpose
+    words = ("build", tiny_trt_bundle, "--backend", "tensorrt", "--precision", "int8", "--plugin", double)
+    words = (*words, "--engines", tmp_path / "engines", "--json", "-")
+    done = run(*words)
+    found = data(done, 1)
+    assert [row["graph"] for row in found["engines"]] == ["trt/vision_model_int8.onnx", "trt/text_model_int8.onnx"]
+    assert [row["built"] for row in found["engines"]] == [True, True]
+    assert found["verification"]["backend"] == "tensorrt" and not found["verification"]["passed"]
+    assert "at least 0.99 expected" in done.stderr.decode() and "this is a double" in done.stderr.decode()
+
+    named = data(run(*words, "--compute-capability", "sm86"))
+    assert [row["capability"] for row in named["engines"]] == ["sm86"] * 2 and named["verification"] is None
+    assert data(run(*words, "--compute-capability", "sm1"), 2)["error"] == {
+        "type": "UsageError",
+        "what": "the double builds for no compute capability `sm1`",
+        "where": None,
+        "hint": "see --help",
+    }
+    embedded = data(run("embed", *words[1:], "--text", "a cat"))
+    assert embedded["embeddings"][0]["values"][1:3] == [1, 0]
+    missing = data(run("verify", *words[1:-2], "--plugin", "/nowhere.so", "--json", "-"), 3)
+    assert "needs its plug-in libclip_edge_tensorrt.so" in missing["error"]["what"]
+
+
+def test_backends_that_are_not_here(run: Run, tiny_bundle: Path) -> None:
+    for name in ("coreml", "cuda"):
+        error = data(run("embed", tiny_bundle, "--text", "a", "--backend", name, "--json", "-"), 2)["error"]
+        assert error["type"] == "UsageError"
+        assert error["what"].startswith(f"backend `{name}` is not in this build of the library")
+    nothing = data(run("embed", tiny_bundle, "--text", "a", "--backend", "tensorrt", "--json", "-"), 1)["error"]
+    assert nothing["what"] == "nothing in the bundle runs on `tensorrt`"
+    assert nothing["hint"] == "export it again with --target trt"
+    refused = data(run("build", tiny_bundle, "--json", "-"), 1)["error"]
+    assert "there is no engine to build" in refused["what"]
