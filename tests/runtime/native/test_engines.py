@@ -103,8 +103,7 @@ def test_backends_that_this_build_has(library: Library, tiny_bundle: Path) -> No
     assert library.c.clip_edge_backends() == b"onnxruntime,tensorrt,tensorrt-rtx"
     known = "one of onnxruntime,tensorrt,tensorrt-rtx expected"
     assert (
-        refusal(library, tiny_bundle, backend="cuda")
-        == f"backend `cuda` is not in this build of the library: {known}"
+        refusal(library, tiny_bundle, backend="cuda") == f"backend `cuda` is not in this build of the library: {known}"
     )
     assert (
         refusal(library, tiny_bundle, backend="coreml")
@@ -218,9 +217,7 @@ def test_tensorrt_rtx_builds_real_engines(
     assert [(graph, capability) for graph, capability, *_ in found] == [(graph, "sm86") for graph in GRAPHS]
     for *_, file in found:
         check_header(file.read_bytes(), version)
-    kept = build_bundle(
-        tiny_trt_bundle, "tensorrt-rtx", precision="int8", engines=tmp_path / "engines", named=["sm86"]
-    )
+    kept = build_bundle(tiny_trt_bundle, "tensorrt-rtx", precision="int8", engines=tmp_path / "engines", named=["sm86"])
     assert [(result.built, result.reason) for result in kept] == [(False, KEPT)] * 2
     with pytest.raises(AssertionError, match="builds for no compute capability `sm90`"):
         build(model, "sm90")
