@@ -60,6 +60,14 @@ class Verification(ctypes.Structure):
     ]
 
 
+def text_spec(spec: TextSpec) -> Text:
+    """clip_edge_text_spec"""
+    bos_id = -1 if spec.bos_id is None else spec.bos_id
+    text = Text(ctypes.sizeof(Text), spec.context_length, spec.vocab_size, spec.pad_id, bos_id, spec.eos_id)
+    text.clean = ("none", "clip", "canonicalize", "whitespace").index(spec.clean)
+    return text
+
+
 class Library:
     """The C functions under Python names; every failure is an AssertionError with the library's own text."""
 
@@ -116,9 +124,7 @@ class Library:
 
     def tokenizer(self, json_bytes: bytes, spec: TextSpec) -> Callable[[bytes], np.ndarray]:
         """A function from the bytes of a sentence to its row of ids; the handle lives as long as the process."""
-        bos_id = -1 if spec.bos_id is None else spec.bos_id
-        text = Text(ctypes.sizeof(Text), spec.context_length, spec.vocab_size, spec.pad_id, bos_id, spec.eos_id)
-        text.clean = ("none", "clip", "canonicalize", "whitespace").index(spec.clean)
+        text = text_spec(spec)
         handle = ctypes.c_void_p()
         size = ctypes.c_size_t
         self.check(
