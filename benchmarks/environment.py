@@ -34,10 +34,13 @@ class Environment:
     python: str
     packages: dict[str, str]
     git_revision: str | None
+    temperature_c: float | None = None
+    frequency_hz: float | None = None
+    energy: str = "not asked"  # what counts joules, or why nothing does
 
 
-def read_environment() -> Environment:
-    """The environment of this process, now."""
+def read_environment(energy: str = Environment.energy) -> Environment:
+    """The environment of this process, now; `energy` names the meter, or says why there is none."""
     cpu = machine.cpu()
     return Environment(
         cpu=cpu.model,
@@ -56,6 +59,9 @@ def read_environment() -> Environment:
         python=platform.python_version(),
         packages={"clip-edge": __version__, **{name: _version(name) for name in PACKAGES}},
         git_revision=_git_revision(),
+        temperature_c=machine.temperature_c(),
+        frequency_hz=machine.frequency_hz(),
+        energy=energy,
     )
 
 

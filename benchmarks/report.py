@@ -8,6 +8,7 @@ from typing import Literal
 
 from clip_edge.benchmarks.environment import Environment
 from clip_edge.benchmarks.scenarios import Scenario
+from clip_edge.benchmarks.soak import Soak
 from clip_edge.benchmarks.stats import Comparison, Summary
 from clip_edge.bundle import Tower
 from clip_edge.errors import ArtifactError
@@ -68,6 +69,8 @@ class Row:
     memory_rss_bytes: int | None
     file_bytes: int
     accuracy: Accuracy | None
+    energy_j: float | None = None  # of one picture or sentence; None: nothing here counts joules
+    soak: Soak | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -87,8 +90,16 @@ class RowChange:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A row that was wanted and could not be measured, or not to its end, and why, in words."""
+
+    row: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Report:
-    """The file report.json. `compare` holds the rows that an older report had too."""
+    """The file report.json. `compare` holds the rows that an older report had too, `failures` those without figures."""
 
     schema: Literal[1]
     created_by: str
@@ -99,6 +110,7 @@ class Report:
     results: tuple[Row, ...]
     warnings: tuple[str, ...] = ()
     compare: tuple[RowChange, ...] = ()
+    failures: tuple[Failure, ...] = ()
 
 
 def read_report(path: Path) -> Report:

@@ -2,8 +2,10 @@
 
 Scenarios follow MLPerf Inference (Reddi et al. 2020, §4):
     single-stream  one query at a time, the next when the last has ended: latency percentiles
+    multi-stream   eight samples a query, as from eight cameras; the next when all eight are done: latency percentiles
     offline        all samples handed over at once: samples per second
     cold-start     from the launch of a process to its first embedding (ours)
+    soak           single-stream for minutes without a pause: does it slow down, does memory grow (ours)
 """
 
 from __future__ import annotations
@@ -12,13 +14,17 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from clip_edge.benchmarks.energy import EnergyMeter
+from clip_edge.benchmarks.soak import Watch
 from clip_edge.benchmarks.stats import median_interval
 from clip_edge.console import SILENT, Console
+from clip_edge.errors import ClipEdgeError
 
-Scenario = Literal["single-stream", "offline", "cold-start"]
+Scenario = Literal["single-stream", "multi-stream", "offline", "cold-start", "soak"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 
 
@@ -71,10 +77,14 @@ COLD_RULES = Rules(
 
 @dataclass
 class Sampler:
-    """The samples of one row; `query` does the work once."""
+    """The samples of one row; `query` does the work once. `failure` says in words why it could not go on."""
 
     query: Query
     rules: Rules = field(default_factory=Rules)
+    meter: EnergyMeter | None = None
+    watch: Watch | None = None
+    energy_j: float = 0.0
+    failure: str | None = None
     samples_s: list[float] = field(default_factory=list)
     stages_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     warm: bool = False
@@ -110,7 +120,13 @@ class Sampler:
         else:
             self._warm_up(rules.warmup_samples, rules.warmup_s)
             self.warm = True
-        stop_s = time.perf_counter() + rules.visit_s
+        before_j = 0.0 if self.meter is None else self.meter.joules()
+        with self.watch or nullcontext():
+            self._take(time.perf_counter() + rules.visit_s)
+        if self.meter is not None:
+            self.energy_j += self.meter.joules() - before_j
+
+    def _take(self, stop_s: float) -> None:
         while True:
             timing = self.query()
             self.samples_s.append(timing.seconds)
@@ -131,13 +147,17 @@ def sample_in_turns(samplers: Sequence[Sampler], console: Console = SILENT, titl
     """Visit the samplers in turn until each one is finished.
 
     Rows that are compared with each other are measured side by side: a change of clock frequency or a
-    neighbour's load falls on all of them, not on the one that happened to run then.
+    neighbour's load falls on all of them, not on the one that happened to run then. A row whose query fails
+    keeps the samples that it has and is not visited again.
     """
     with console.progress(title, len(samplers), "rows") as meter:
         waiting = list(samplers)
         while waiting:
             for sampler in waiting:
-                sampler.visit()
-                if sampler.finished:
+                try:
+                    sampler.visit()
+                except ClipEdgeError as problem:
+                    sampler.failure = problem.what
+                if sampler.finished or sampler.failure:
                     meter.advance()
-            waiting = [sampler for sampler in waiting if not sampler.finished]
+            waiting = [sampler for sampler in waiting if not (sampler.finished or sampler.failure)]

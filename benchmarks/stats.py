@@ -38,6 +38,7 @@ class Summary:
     max: float
     p50_low: float
     p50_high: float
+    jitter: float = 0.0  # the mean step between one query and the next (RFC 3550, section 6.4.1, without its smoothing)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def summarise(samples_s: Sequence[float]) -> Summary:
         max=float(values.max()),
         p50_low=low,
         p50_high=high,
+        jitter=float(np.abs(np.diff(values)).mean()) if len(values) > 1 else 0.0,
     )
 
 

@@ -20,6 +20,11 @@ def duration(seconds: float | None) -> str:
     return f"{_three_digits(seconds * 1e9)} ns"
 
 
+def energy(joules: float) -> str:
+    """12.3 mJ, 1.05 J."""
+    return f"{_three_digits(joules)} J" if joules >= 1 else f"{_three_digits(joules * 1e3)} mJ"
+
+
 def _three_digits(value: float) -> str:
     decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
     return f"{value:.{decimals}f}"
@@ -40,19 +45,22 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Columns (`>` aligns right) and cells for a terminal or Markdown. Only settings that vary have a column."""
     names = varying(rows)
     columns = [f">{name}" if name in ("batch", "threads") else name for name in names]
-    columns += [">p50", ">p90", ">p99", ">mean ± σ", ">per s", ">peak memory", ">file", ">min cosine", "stages"]
+    columns += [">p50", ">p90", ">p99", ">jitter", ">per s", ">peak memory", ">file", ">min cosine"]
+    counted = any(row.energy_j is not None for row in rows)
+    columns += [">energy"] * counted + ["stages"]
     cells = []
     for row in rows:
         latency = row.latency_s
-        spread = f"{duration(latency.mean)} ± {duration(latency.std)}"
         cells.append(
             [
                 *(str(getattr(row, name)) for name in names),
-                *(duration(latency.p50), duration(latency.p90), duration(latency.p99), spread),
+                *(duration(latency.p50), duration(latency.p90), duration(latency.p99)),
+                duration(latency.jitter) if len(row.samples_s) > 1 else "–",
                 _three_digits(row.throughput_per_s),
                 "–" if row.memory_rss_bytes is None else human_bytes(row.memory_rss_bytes),
                 human_bytes(row.file_bytes),
                 "–" if row.accuracy is None else f"{row.accuracy.min_cosine:.6f}",
+                *(["–" if row.energy_j is None else energy(row.energy_j)] * counted),
                 " · ".join(f"{name} {duration(seconds)}" for name, seconds in row.stages_s.items()),
             ]
         )
@@ -83,8 +91,10 @@ def markdown(report: Report) -> str:
     lines += [f"- CPU: {_markdown_text(environment.cpu)}, {environment.usable_cores} cores"]
     lines += [f"- system: {environment.operating_system}, Python {environment.python}"]
     lines += [f"- {name}: {version}" for name, version in environment.packages.items()]
+    lines += [f"- energy: {_markdown_text(environment.energy)}"]
     lines += [f"- work: {settings.workload.images} pictures and {settings.workload.texts} sentences"]
     lines += [f"- warning: {_markdown_text(warning)}" for warning in report.warnings]
+    lines += [f"- not measured: {_markdown_text(f'{item.row}: {item.reason}')}" for item in report.failures]
     if report.compare:
         lines += ["", "## Against the older report", ""]
         lines += [f"- {_markdown_text(change_line(item))}" for item in report.compare]

@@ -76,6 +76,20 @@ def cpu() -> Cpu:
     )
 
 
+def temperature_c() -> float | None:
+    """The hottest thermal zone in degrees Celsius, or None where none is readable (most virtual machines)."""
+    zones = (read_text(str(file)) or "" for file in Path("/sys/class/thermal").glob("thermal_zone*/temp"))
+    known = [int(zone) / 1000 for zone in zones if zone.lstrip("-").isdigit()]
+    return max(known, default=None)
+
+
+def frequency_hz() -> float | None:
+    """The mean clock of the cores at this moment, or None where it is not readable."""
+    files = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
+    clocks = [int(text) * 1000 for text in (read_text(str(file)) or "" for file in files) if text.isdigit()]
+    return sum(clocks) / len(clocks) if clocks else None
+
+
 def _cpuinfo() -> dict[str, str]:
     fields: dict[str, str] = {}
     for line in (read_text("/proc/cpuinfo") or "").splitlines():

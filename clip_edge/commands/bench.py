@@ -5,37 +5,43 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clip_edge.cli import Outcome
 from clip_edge.console import Console
 from clip_edge.errors import ExitCode, UsageError, unknown_name
 
 if TYPE_CHECKING:
+    from clip_edge.benchmarks.plan import Plan, Selection
     from clip_edge.benchmarks.report import Report
-    from clip_edge.benchmarks.runner import Plan
     from clip_edge.benchmarks.workload import Workload
 
-SCENARIOS = ("single-stream", "offline", "cold-start")
+SCENARIOS = ("single-stream", "multi-stream", "offline", "cold-start", "soak")
 MIN_BUDGET_S = 0.1
+# What --suite says instead; None until given, so that both at once can be refused.
+SWEEP: dict[str, Any] = {
+    "backend": "onnxruntime",
+    "peers": "",
+    "batch": "1",
+    "threads": "1",
+    "scenario": "single-stream",
+    "budget": 10.0,
+    "soak": 120.0,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="folders made by `clip-edge export`")
-    parser.add_argument("--backend", default="onnxruntime", metavar="NAME,…", help="engines (default: %(default)s)")
-    parser.add_argument("--batch", default="1", metavar="N,…", help="pictures or sentences per query (default: 1)")
-    parser.add_argument("--threads", default="1", metavar="N,…", help="threads of the engine (default: 1)")
-    parser.add_argument(
-        "--scenario",
-        default="single-stream",
-        metavar="NAME,…",
-        help=f"of {', '.join(SCENARIOS)} (default: %(default)s)",
-    )
+    parser.add_argument("--suite", metavar="NAME|F", help="a suite of ours, such as quick, or a TOML file")
+    parser.add_argument("--backend", metavar="NAME,…", help="engines (default: onnxruntime)")
+    parser.add_argument("--peers", metavar="NAME,…", help="other tools to measure beside ours, or `all`")
+    parser.add_argument("--batch", metavar="N,…", help="pictures or sentences per query (default: 1)")
+    parser.add_argument("--threads", metavar="N,…", help="threads of the engine (default: 1)")
+    parser.add_argument("--scenario", metavar="NAME,…", help=f"of {', '.join(SCENARIOS)} (default: single-stream)")
+    parser.add_argument("--budget", type=float, metavar="S", help="at most this many seconds per row (default: 10)")
+    parser.add_argument("--soak", type=float, metavar="S", help="the length of scenario soak (default: 120)")
     parser.add_argument("--image", nargs="+", type=Path, default=[], metavar="F", help="pictures to measure with")
     parser.add_argument("--text", nargs="+", default=[], metavar="T", help="sentences to measure with")
-    parser.add_argument(
-        "--budget", type=float, default=10.0, metavar="S", help="at most this many seconds per row (default: 10)"
-    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write report.json, report.md and report.html")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="an older report; exit 1 if a row is slower")
     parser.add_argument("--dry-run", action="store_true", help="list what would be measured, and stop")
@@ -44,8 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> Outcome:
     from clip_edge.benchmarks.compare import compare_reports, refuse_unlike
     from clip_edge.benchmarks.environment import read_environment
+    from clip_edge.benchmarks.plan import settings_of
     from clip_edge.benchmarks.report import read_report, report_dict
-    from clip_edge.benchmarks.runner import measure, settings_of
+    from clip_edge.benchmarks.runner import measure
     from clip_edge.files import refuse_existing
 
     plan = _plan(args)
@@ -64,23 +71,43 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
         write_reports(report, args.out)
     show(report, console)
     slower = any(item.change.verdict == "slower" for item in report.compare)
-    return Outcome(report_dict(report), ExitCode.NO if slower else ExitCode.OK)
+    return Outcome(report_dict(report), ExitCode.NO if slower or not report.results else ExitCode.OK)
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    from clip_edge.benchmarks.runner import make_plan
+    from clip_edge.benchmarks.plan import make_plan
+    from clip_edge.benchmarks.suites import read_suite
+
+    given = [name for name in SWEEP if getattr(args, name) is not None]
+    if args.suite is None:
+        selections: tuple[Selection, ...] = (_selection(args),)
+    elif given:
+        raise UsageError(f"--suite says what is measured: leave out --{given[0]}", hint="or copy the suite and edit it")
+    else:
+        selections = read_suite(args.suite).rows
+    return make_plan(args.bundles, selections, _workload(args))
+
+
+def _selection(args: argparse.Namespace) -> Selection:
+    from clip_edge.benchmarks.peers import PEERS
+    from clip_edge.benchmarks.plan import Selection
     from clip_edge.runtime.backends import BACKENDS
 
-    if args.budget < MIN_BUDGET_S:
-        raise UsageError(f"--budget must be at least {MIN_BUDGET_S} seconds; found {args.budget:g}")
-    return make_plan(
-        args.bundles,
-        backends=_names("backend", args.backend, tuple(BACKENDS)),
-        batches=_numbers("--batch", args.batch),
-        threads=_numbers("--threads", args.threads),
-        scenarios=_names("scenario", args.scenario, SCENARIOS),  # type: ignore[arg-type]  # checked one line above
-        workload=_workload(args),
-        budget_s=args.budget,
+    told = {name: default if getattr(args, name) is None else getattr(args, name) for name, default in SWEEP.items()}
+    for name in ("budget", "soak"):
+        if told[name] < MIN_BUDGET_S:
+            raise UsageError(f"--{name} must be at least {MIN_BUDGET_S} seconds; found {told[name]:g}")
+    peers = tuple(PEERS) if told["peers"] == "all" else ()
+    if told["peers"] and not peers:
+        peers = tuple(_names("peer", told["peers"], tuple(PEERS)))
+    return Selection(
+        backends=tuple(_names("backend", told["backend"], tuple(BACKENDS))),
+        peers=peers,
+        batches=tuple(_numbers("--batch", told["batch"])),
+        threads=tuple(_numbers("--threads", told["threads"])),
+        scenarios=tuple(_names("scenario", told["scenario"], SCENARIOS)),  # type: ignore[arg-type]  # just checked
+        budget_s=told["budget"],
+        soak_s=told["soak"],
     )
 
 
@@ -142,6 +169,8 @@ def show(report: Report, console: Console) -> None:
     console.table(columns, cells, title=fixed or None)
     for item in report.compare:
         console.out(change_line(item))
+    for failure in report.failures:
+        console.out(f"not measured: {failure.row}: {failure.reason}")
     for warning in report.warnings:
         console.warn(warning)
 
@@ -152,6 +181,8 @@ def _show_plan(plan: Plan, console: Console) -> Outcome:
     console.table(names, rows, title=f"{len(rows)} rows, at most {plan.longest_s:.0f} s of measuring")
     work = plan.workload
     console.out(f"with {len(work.images)} pictures and {len(work.texts)} sentences ({work.source})")
+    for failure in plan.skipped:
+        console.out(f"not measured: {failure.row}: {failure.reason}")
     data = {
         "rows": [dict(zip(names, row, strict=True)) for row in rows],
         "longest_s": plan.longest_s,

@@ -62,6 +62,58 @@ def test_offline_and_json(tiny_bundle: Path, capsys: pytest.CaptureFixture[str])
     assert len(row["samples_s"]) >= 1
 
 
+def test_streams_and_a_soak(tiny_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["--scenario", "multi-stream,soak", "--soak", "0.3", "--threads", "1,2", "--out", str(out)]
+    assert main(["bench", str(tiny_bundle), *words, *QUICK]) == 0
+    rows = read_report(out).results
+    assert {(row.threads, row.scenario) for row in rows} == {
+        *((threads, scenario) for threads in (1, 2) for scenario in ("multi-stream", "soak"))
+    }
+    for row in rows:
+        assert row.latency_s.jitter > 0
+        if row.scenario == "multi-stream":
+            assert row.throughput_per_s == pytest.approx(8 / row.latency_s.p50)
+            assert row.soak is None
+        else:
+            assert row.soak is not None
+            assert row.soak.points[-1].at_s == pytest.approx(sum(row.samples_s), abs=0.01)
+            assert 0.2 < sum(row.samples_s) < 30
+
+
+def test_a_suite_says_what_is_measured(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = tmp_path / "mine.toml"
+    suite.write_text(
+        'summary = "two tables"\n[[rows]]\ntowers = ["image"]\nbudget_s = 1\n'
+        '[[rows]]\nbundles = ["ti*"]\ntowers = ["text"]\nbatches = [4]\nbudget_s = 2\n'
+    )
+    assert main(["bench", str(tiny_bundle), "--suite", str(suite), "--dry-run", "--json", "-"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(row["tower"], row["batch"]) for row in told["rows"]] == [("image", 1), ("text", 4)]
+    assert told["longest_s"] == 3.0
+
+
+def test_a_peer_that_cannot_run_is_listed_and_the_rest_is_measured(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", str(tiny_bundle), "--peers", "faster-clip", "--json", "-", *QUICK]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["backend"] for row in told["results"]] == ["onnxruntime", "onnxruntime"]
+    assert [failure["row"] for failure in told["failures"]] == [
+        f"tiny · {tower} · int8 · peer:faster-clip · batch 1 · threads 1 · single-stream" for tower in ("image", "text")
+    ]
+    assert "whose weights it downloads by itself" in told["failures"][0]["reason"]
+
+
+def test_an_engine_that_is_not_here_is_skipped_with_the_reason(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["bench", str(tiny_bundle), "--backend", "onnxruntime,coreml", "--dry-run"]
+    assert main(words) == 0
+    assert "not measured: coreml: backend `coreml` needs" in capsys.readouterr().out
+    assert main(["bench", str(tiny_bundle), "--backend", "coreml", "--dry-run"]) == 3
+
+
 def test_dry_run_measures_nothing(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["bench", str(tiny_bundle), "--batch", "1,8", "--threads", "1,2", "--dry-run", "--json", "-"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
@@ -111,6 +163,9 @@ def test_another_machine_is_exit_code_2(
         (["--batch", "0"], "--batch must be numbers from 1 to 4096, such as 1,8; found `0`"),
         (["--threads", "1,x"], "--threads must be numbers from 1 to 4096, such as 1,8; found `1,x`"),
         (["--budget", "0"], "--budget must be at least 0.1 seconds; found 0"),
+        (["--soak", "0"], "--soak must be at least 0.1 seconds; found 0"),
+        (["--peers", "openvin"], "unknown peer: `openvin`\n\nhint: did you mean `openvino`?"),
+        (["--suite", "quick", "--batch", "2"], "--suite says what is measured: leave out --batch"),
         (["--text", "a"], "--image and --text go together"),
     ],
 )

@@ -1,0 +1,119 @@
+"""The peers of a run: started, checked against our embedding, and asked in turn like any other row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from clip_edge.benchmarks.peers import PEERS
+from clip_edge.benchmarks.peers.client import PeerProcess, same_embedding
+from clip_edge.benchmarks.peers.environments import python_of
+from clip_edge.benchmarks.peers.job import PeerJob
+from clip_edge.benchmarks.plan import Cell, Plan
+from clip_edge.benchmarks.report import Accuracy, Failure
+from clip_edge.benchmarks.scenarios import Sampler
+from clip_edge.bundle import Tower
+from clip_edge.console import Console
+from clip_edge.errors import ClipEdgeError
+from clip_edge.numerics import TOLERANCES
+from clip_edge.runtime import load
+
+# From picture bytes on, libraries differ by a grey level here and there: their fp32 is allowed what fp16 is.
+END_TO_END = {"fp32": TOLERANCES["fp16"].min_cosine, "int8": TOLERANCES["int8"].min_cosine}
+
+
+@dataclass(frozen=True)
+class _Open:
+    process: PeerProcess
+    accuracy: Accuracy
+
+
+class OpenPeers:
+    """The processes of a run's peers; `failures` names those that cannot be timed, with the reason, `warnings` those
+    that differ from us in a few rows."""
+
+    def __init__(self, plan: Plan, folder: Path, files: Sequence[str], console: Console) -> None:
+        self.failures: list[Failure] = []
+        self.warnings: list[str] = []
+        self._plan, self._folder, self._files, self._console = plan, folder, tuple(files), console
+        self._open: dict[Cell, _Open] = {}
+        self._wanted: dict[tuple[str, Tower], np.ndarray] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    def samplers(self, cells: Sequence[Cell]) -> Mapping[Cell, Sampler]:
+        """A sampler for each row whose peer runs the model and gives the same embedding."""
+        found: dict[Cell, Sampler] = {}
+        if not cells:
+            return found
+        with self._console.progress("starting peers", len(cells), "rows") as meter:
+            for cell in cells:
+                try:
+                    opened = self._start(cell)
+                    self._open[cell] = opened
+                    found[cell] = Sampler(partial(opened.process.query, cell.items), self._plan.rules(cell))
+                except ClipEdgeError as problem:
+                    self.failures.append(Failure(cell.name, problem.what))
+                meter.advance(note=cell.peer)
+        return found
+
+    def facts(self, cell: Cell) -> tuple[int | None, int, Accuracy]:
+        """Peak memory, file size and accuracy of a row that was measured."""
+        opened = self._open[cell]
+        try:
+            memory: int | None = opened.process.peak_rss_bytes()
+        except ClipEdgeError:  # it ended while it was measured, which the report says
+            memory = None
+        return memory, opened.process.file_bytes, opened.accuracy
+
+    def _start(self, cell: Cell) -> _Open:
+        assert cell.peer is not None
+        name, peer = cell.peer, PEERS[cell.peer]
+        if peer.fixed is not None:
+            raise ClipEdgeError(peer.fixed)
+        python = python_of(name)
+        folder = self._folder / f"peer-{len(self._open)}-{name}-{cell.tower}-{cell.batch}-{cell.threads}"
+        (folder / "work").mkdir(parents=True)
+        bundle = self._plan.bundles[cell.bundle]
+        job = PeerJob(
+            module=peer.module,
+            variant=peer.variant,
+            tower=cell.tower,
+            batch=cell.batch,
+            threads=cell.threads,
+            bundle=str(bundle.folder.resolve()),
+            source=str(bundle.manifest.source.provenance.get("source", bundle.manifest.name)),
+            images=self._files if cell.tower == "image" else (),
+            texts=self._plan.workload.texts if cell.tower == "text" else (),
+            work=str(folder / "work"),
+        )
+        process = self._stack.enter_context(PeerProcess(name, job, python, folder))
+        tolerance = END_TO_END[cell.precision]
+        same = same_embedding(process.embeddings(), self._ours(cell), tolerance)
+        if same.differ:
+            kind = "pictures" if cell.tower == "image" else "sentences"
+            self.warnings.append(f"{cell.name} gives another embedding for {same.differ} of {same.count} {kind}")
+        return _Open(process, Accuracy(same.min_cosine, tolerance, same.differ == 0))
+
+    def _ours(self, cell: Cell) -> np.ndarray:
+        """Our embedding of the work, from the bundle's most exact graph of target onnx."""
+        key = cell.bundle, cell.tower
+        if key not in self._wanted:
+            work = self._plan.workload
+            with load(self._plan.bundles[cell.bundle].folder, towers=[cell.tower]) as model:
+                self._wanted[key] = (
+                    model.encode_images(work.images) if cell.tower == "image" else model.encode_texts(work.texts)
+                )
+        return self._wanted[key]

@@ -1,0 +1,92 @@
+"""From samples to the rows of a report, and to what about them should be doubted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clip_edge.benchmarks import stats
+from clip_edge.benchmarks.plan import Cell
+from clip_edge.benchmarks.report import Accuracy, Row
+from clip_edge.benchmarks.scenarios import COLD_RULES, Rules, Sampler
+from clip_edge.benchmarks.soak import summarise_soak
+from clip_edge.bundle import Artifact, Bundle
+from clip_edge.files import human_bytes
+from clip_edge.runtime.backends import BACKENDS
+
+OUTLIERS_SHARE = 0.1  # a long tail has some; more than a tenth is another program
+
+
+def own_row(cell: Cell, sampler: Sampler, bundle: Bundle, memory_bytes: int | None) -> Row:
+    """The row of a backend of ours: its file and its proof stand in the bundle."""
+    artifact = bundle.manifest.artifact(cell.tower, BACKENDS[cell.backend].targets, cell.precision)
+    return make_row(cell, sampler, memory_bytes, bundle.manifest.files[artifact.path].bytes, _accuracy(artifact))
+
+
+def make_row(cell: Cell, sampler: Sampler, memory_bytes: int | None, file_bytes: int, accuracy: Accuracy | None) -> Row:
+    """The row of a sampler that has at least one sample."""
+    samples_s = tuple(round(seconds, 9) for seconds in sampler.samples_s)
+    latency = stats.summarise(samples_s)
+    taken = len(samples_s) * cell.items
+    return Row(
+        **vars(cell),
+        latency_s=latency,
+        samples_s=samples_s,
+        outliers=len(stats.outliers(samples_s)),
+        throughput_per_s=cell.items / latency.p50,
+        stages_s=stats.typical_stages(samples_s, sampler.stages_s),
+        memory_rss_bytes=memory_bytes,
+        file_bytes=file_bytes,
+        accuracy=accuracy,
+        energy_j=None if sampler.meter is None else sampler.energy_j / taken,
+        soak=None if sampler.watch is None else summarise_soak(samples_s, sampler.watch.states),
+    )
+
+
+def _accuracy(artifact: Artifact) -> Accuracy | None:
+    found = artifact.verification
+    if found is None:
+        return None
+    return Accuracy(found.min_cosine, found.tolerance, found.min_cosine >= found.tolerance)
+
+
+def row_warnings(rows: Sequence[Row]) -> list[str]:
+    """What about the samples makes rows doubtful: how many rows, the worst of them, and the next thing to do."""
+    crowded = [(row.outliers / len(row.samples_s), _name(row)) for row in rows]
+    crowded = [pair for pair in crowded if pair[0] > OUTLIERS_SHARE]
+    vague = [(_uncertainty(row), _name(row)) for row in rows if _uncertainty(row) > 2 * _wanted(row)]
+    found = []
+    if crowded:
+        share, name = max(crowded)
+        found.append(
+            f"many outliers in {len(crowded)} of {len(rows)} rows, up to {share:.0%} of the samples "
+            f"({name}): is something else running?"
+        )
+    if vague:
+        width, name = max(vague)
+        found.append(
+            f"the median is not known well in {len(vague)} of {len(rows)} rows, to ±{width:.1%} at worst "
+            f"({name}): give them more time with --budget"
+        )
+    return found + [warning for row in rows for warning in _soak_warnings(row)]
+
+
+def _soak_warnings(row: Row) -> list[str]:
+    if row.soak is None or row.soak.verdict != "slower":
+        return []
+    hot = [point.temperature_c for point in row.soak.points if point.temperature_c is not None]
+    heat = f", at up to {max(hot):.0f} °C" if hot else ""
+    grown = row.soak.rss_growth_bytes
+    memory = "" if grown is None else f"; memory changed by {human_bytes(abs(grown))}"
+    return [f"{_name(row)} ended {row.soak.slowdown:.2f} × as slow as it began{heat}{memory}"]
+
+
+def _uncertainty(row: Row) -> float:
+    return (row.latency_s.p50_high - row.latency_s.p50_low) / 2 / row.latency_s.p50
+
+
+def _wanted(row: Row) -> float:
+    return (COLD_RULES if row.scenario == "cold-start" else Rules()).precision
+
+
+def _name(row: Row) -> str:
+    return " · ".join(row.key)
