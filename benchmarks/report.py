@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -71,6 +71,7 @@ class Row:
     accuracy: Accuracy | None
     energy_j: float | None = None  # of one picture or sentence; None: nothing here counts joules
     soak: Soak | None = None
+    device: str = ""  # another machine than the one that wrote the report; `devices` says what it is
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -78,6 +79,7 @@ class Row:
         return (
             *(self.bundle, self.tower, self.precision, self.backend),
             *(f"batch {self.batch}", f"threads {self.threads}", self.scenario),
+            *((self.device,) if self.device else ()),
         )
 
 
@@ -87,6 +89,14 @@ class RowChange:
 
     row: str
     change: Comparison
+
+
+@dataclass(frozen=True)
+class Device:
+    """Another machine, in its own words, before and after: system, clocks, governor, temperature, power mode."""
+
+    before: dict[str, str]
+    after: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     compare: tuple[RowChange, ...] = ()
     failures: tuple[Failure, ...] = ()
+    devices: dict[str, Device] = field(default_factory=dict)
 
 
 def read_report(path: Path) -> Report:

@@ -13,12 +13,15 @@ from typing import TypeVar
 
 from clip_edge import __version__
 from clip_edge.benchmarks.child import Job, launch
+from clip_edge.benchmarks.devices.iphone import read_phone
+from clip_edge.benchmarks.devices.remote import Remote
+from clip_edge.benchmarks.devices.rows import DeviceRun
 from clip_edge.benchmarks.energy import EnergyMeter, find_meter
 from clip_edge.benchmarks.environment import read_environment
 from clip_edge.benchmarks.environment import warnings as environment_warnings
 from clip_edge.benchmarks.peers.rows import OpenPeers
 from clip_edge.benchmarks.plan import Cell, Plan, settings_of
-from clip_edge.benchmarks.report import Failure, Report, Row
+from clip_edge.benchmarks.report import Device, Failure, Report, Row
 from clip_edge.benchmarks.rows import make_row, own_row, row_warnings
 from clip_edge.benchmarks.scenarios import Sampler, Timing, sample_in_turns, timed
 from clip_edge.benchmarks.soak import Watch
@@ -33,8 +36,8 @@ MEMORY_CALLS = 3  # after the third call the arenas of the engine have grown to 
 T = TypeVar("T")
 
 
-def measure(plan: Plan, console: Console = SILENT) -> Report:
-    """Measure every row of the plan. What fails is listed with its reason, and loses nothing of the rest.
+def measure(plan: Plan, console: Console = SILENT, *, here: bool = True, remotes: Sequence[Remote] = (), phones: Sequence[Path] = ()) -> Report:
+    """Measure every row of the plan, `here` and on other devices. What fails is listed, and loses nothing of the rest.
 
     With peers, one bundle is measured after the other: not every model fits into memory in ten engines at once.
     """
@@ -48,12 +51,23 @@ def measure(plan: Plan, console: Console = SILENT) -> Report:
     rows: dict[Cell, Row] = {}
     failures, doubts = list(plan.skipped), list[str]()
     try:
-        for cells in groups:
+        for cells in groups if here else []:
             _measure_group(plan, cells, meter, console, rows, failures, doubts)
     finally:
         if meter is not None:
             meter.close()
-    ordered = tuple(rows[cell] for cell in plan.cells if cell in rows)
+    ordered = [rows[cell] for cell in plan.cells if cell in rows]
+    devices: dict[str, Device] = {}
+    for remote in remotes:
+        run = DeviceRun(remote, plan)
+        run.measure(console)
+        ordered += run.rows.values()
+        failures += run.failures
+        devices[run.name] = run.device()
+    for file in phones:
+        name, found_rows, lacking, devices[name] = read_phone(file, plan)
+        ordered += found_rows
+        failures += lacking
     return Report(
         schema=1,
         created_by=f"clip-edge {__version__}",
@@ -61,9 +75,10 @@ def measure(plan: Plan, console: Console = SILENT) -> Report:
         settings=settings_of(plan),
         environment=environment,
         bundles={name: bundle.manifest.manifest_sha256 for name, bundle in plan.bundles.items()},
-        results=ordered,
+        results=tuple(ordered),
         warnings=(*noted, *row_warnings(ordered), *doubts),
         failures=tuple(failures),
+        devices=devices,
     )
 
 

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from clip_edge.benchmarks.report import Report, Row, RowChange
 from clip_edge.files import human_bytes
 
-SWEPT = ("bundle", "tower", "precision", "backend", "batch", "threads", "scenario")
+SWEPT = ("device", "bundle", "tower", "precision", "backend", "batch", "threads", "scenario")
+
+
+HERE = "this machine"
 
 
 def duration(seconds: float | None) -> str:
@@ -35,10 +38,15 @@ def varying(rows: Sequence[Row]) -> list[str]:
     return [name for name in SWEPT if name == "tower" or len({getattr(row, name) for row in rows}) > 1]
 
 
+def _word(row: Row, name: str) -> str:
+    return str(getattr(row, name)) or HERE  # only the device may be empty
+
+
 def shared(rows: Sequence[Row]) -> dict[str, str]:
     """The swept settings that are the same in every row, for the line above the table."""
     names = varying(rows)
-    return {name: str(getattr(rows[0], name)) for name in SWEPT if rows and name not in names}
+    found = {name: _word(rows[0], name) for name in SWEPT if rows and name not in names}
+    return found if found.get("device") != HERE else {name: word for name, word in found.items() if name != "device"}
 
 
 def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -53,7 +61,7 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         latency = row.latency_s
         cells.append(
             [
-                *(str(getattr(row, name)) for name in names),
+                *(_word(row, name) for name in names),
                 *(duration(latency.p50), duration(latency.p90), duration(latency.p99)),
                 duration(latency.jitter) if len(row.samples_s) > 1 else "–",
                 _three_digits(row.throughput_per_s),

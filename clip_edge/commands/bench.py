@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,15 @@ from clip_edge.console import Console
 from clip_edge.errors import ExitCode, UsageError, unknown_name
 
 if TYPE_CHECKING:
+    from clip_edge.benchmarks.devices.remote import Remote
     from clip_edge.benchmarks.plan import Plan, Selection
     from clip_edge.benchmarks.report import Report
     from clip_edge.benchmarks.workload import Workload
 
 SCENARIOS = ("single-stream", "multi-stream", "offline", "cold-start", "soak")
 MIN_BUDGET_S = 0.1
+HERE = "here"
+PHONE = "iphone:"
 # What --suite says instead; None until given, so that both at once can be refused.
 SWEEP: dict[str, Any] = {
     "backend": "onnxruntime",
@@ -40,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenario", metavar="NAME,…", help=f"of {', '.join(SCENARIOS)} (default: single-stream)")
     parser.add_argument("--budget", type=float, metavar="S", help="at most this many seconds per row (default: 10)")
     parser.add_argument("--soak", type=float, metavar="S", help="the length of scenario soak (default: 120)")
+    parser.add_argument("--device", nargs="+", default=[], metavar="D", help="`here`, ssh://user@host, adb:SERIAL, or iphone:FILE.json")
+    parser.add_argument(
+        "--program", nargs="+", type=Path, default=[], metavar="DIR", help="clip-edge-cli and libraries for --device"
+    )
+    parser.add_argument("--emulator", default="", metavar="WORDS", help="what --device runs the program with")
     parser.add_argument("--image", nargs="+", type=Path, default=[], metavar="F", help="pictures to measure with")
     parser.add_argument("--text", nargs="+", default=[], metavar="T", help="sentences to measure with")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write report.json, report.md and report.html")
@@ -56,6 +65,7 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     from clip_edge.files import refuse_existing
 
     plan = _plan(args)
+    here, remotes = not args.device or HERE in args.device, _remotes(args)
     if args.dry_run:
         return _show_plan(plan, console)
     old = None if args.compare is None else read_report(args.compare)
@@ -64,7 +74,7 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     if args.out is not None:
         refuse_existing(args.out)
         _need_templates()
-    report = measure(plan, console)
+    report = measure(plan, console, here=here, remotes=remotes, phones=_phones(args))
     if old is not None:
         report = replace(report, compare=compare_reports(old, report, old_path=args.compare))
     if args.out is not None:
@@ -86,6 +96,21 @@ def _plan(args: argparse.Namespace) -> Plan:
     else:
         selections = read_suite(args.suite).rows
     return make_plan(args.bundles, selections, _workload(args))
+
+
+def _remotes(args: argparse.Namespace) -> list[Remote]:
+    from clip_edge.benchmarks.devices import open_device
+    from clip_edge.benchmarks.devices.remote import Remote, find_program
+
+    words = [word for word in args.device if word != HERE and not word.startswith(PHONE)]
+    if not words:
+        return []
+    program = find_program(args.program, shlex.split(args.emulator))
+    return [Remote(open_device(word), program) for word in words]
+
+
+def _phones(args: argparse.Namespace) -> list[Path]:
+    return [Path(word.removeprefix(PHONE)) for word in args.device if word.startswith(PHONE)]
 
 
 def _selection(args: argparse.Namespace) -> Selection:

@@ -75,6 +75,7 @@ Json row(const char *tower, const Samples &samples, std::string &text) {
   return Table{{"tower", tower},
                {"samples", static_cast<int64_t>(total.size())},
                {"latency_s", latency},
+               {"samples_s", List(total.begin(), total.end())},
                {"stages_s", Table{{"decode", decode}, {"prepare", prepare}, {"encode", encode}}},
                {"throughput_per_s", 1 / mean(total)}};
 }

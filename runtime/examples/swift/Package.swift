@@ -17,5 +17,7 @@ let package = Package(
             ],
             // ONNX Runtime is linked into the app, and found by this name when the first model is opened
             linkerSettings: [.linkedLibrary("c++"), .unsafeFlags(["-Xlinker", "-u", "-Xlinker", "_OrtGetApiBase"])]),
+        .testTarget(  // put a bundle folder beside the test, under the name `bundle`
+            name: "ClipEdgeBench", dependencies: ["ClipEdge", "CClipEdge"], resources: [.copy("bundle")]),
     ]
 )
