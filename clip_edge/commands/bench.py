@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenario", metavar="NAME,…", help=f"of {', '.join(SCENARIOS)} (default: single-stream)")
     parser.add_argument("--budget", type=float, metavar="S", help="at most this many seconds per row (default: 10)")
     parser.add_argument("--soak", type=float, metavar="S", help="the length of scenario soak (default: 120)")
-    parser.add_argument("--device", nargs="+", default=[], metavar="D", help="`here`, ssh://user@host, adb:SERIAL, or iphone:FILE.json")
+    parser.add_argument(
+        "--device", nargs="+", default=[], metavar="D", help="here, ssh://user@host, adb:SERIAL or iphone:FILE.json"
+    )
     parser.add_argument(
         "--program", nargs="+", type=Path, default=[], metavar="DIR", help="clip-edge-cli and libraries for --device"
     )
