@@ -36,7 +36,14 @@ MEMORY_CALLS = 3  # after the third call the arenas of the engine have grown to 
 T = TypeVar("T")
 
 
-def measure(plan: Plan, console: Console = SILENT, *, here: bool = True, remotes: Sequence[Remote] = (), phones: Sequence[Path] = ()) -> Report:
+def measure(
+    plan: Plan,
+    console: Console = SILENT,
+    *,
+    here: bool = True,
+    remotes: Sequence[Remote] = (),
+    phones: Sequence[Path] = (),
+) -> Report:
     """Measure every row of the plan, `here` and on other devices. What fails is listed; the rest is kept.
 
     With peers, one bundle is measured after the other: not every model fits into memory in ten engines at once.
