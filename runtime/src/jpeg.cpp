@@ -5,6 +5,7 @@
 
 #include "picture.h"
 #include "shared_library.h"
+#include "small_jpeg.h"
 
 namespace clip_edge::core {
 namespace {
@@ -68,12 +69,13 @@ void cmyk_to_rgb(uint8_t *pixels, size_t count) {
 
 }  // namespace
 
-Picture decode_jpeg(const uint8_t *bytes, size_t size, const PictureHeader &header, int eighths) {
+namespace {
+
+// The pixels at eighths / 8 of the sides, rounded up, by libjpeg-turbo.
+Buffer decompress(const uint8_t *bytes, size_t size, const PictureHeader &header, int eighths) {
   const TurboJpeg &turbo = TurboJpeg::get();
   const std::unique_ptr<void, int (*)(void *)> handle(turbo.create(), turbo.destroy);
   if (handle == nullptr) throw std::bad_alloc();
-  if (!has_end(bytes, size, header.scan_start))
-    fail(CLIP_EDGE_ERROR_PICTURE, "the JPEG is cut off: it has no end");
   int seen_width = 0, seen_height = 0, ignored = 0;  // set even where it dislikes the sampling, which decodes all the same
   turbo.read_header(handle.get(), bytes, static_cast<unsigned long>(size), &seen_width, &seen_height, &ignored, &ignored);
   if (seen_width != header.width || seen_height != header.height)
@@ -82,19 +84,27 @@ Picture decode_jpeg(const uint8_t *bytes, size_t size, const PictureHeader &head
   const int width = part(header.width), height = part(header.height);
   const bool inks = header.components == 4;
   const int pixel_bytes = inks ? 4 : 3;
-
-  Picture picture;
-  picture.pixels = Buffer(static_cast<size_t>(width) * height * pixel_bytes);
+  Buffer pixels(static_cast<size_t>(width) * height * pixel_bytes);
   const int failed =
-      turbo.decompress(handle.get(), bytes, static_cast<unsigned long>(size), picture.pixels.bytes.get(), width,
+      turbo.decompress(handle.get(), bytes, static_cast<unsigned long>(size), pixels.bytes.get(), width,
                        width * pixel_bytes, height, inks ? kCmyk : kRgb, kAccurateTransform | kLimitScans);
   if (failed != 0 && turbo.error_code(handle.get()) == kFatal)  // anything less is a flaw that every viewer shows
     fail(CLIP_EDGE_ERROR_PICTURE, "the JPEG cannot be decoded: %s", turbo.error_text(handle.get()));
+  if (inks) cmyk_to_rgb(pixels.bytes.get(), static_cast<size_t>(width) * height);
+  return pixels;
+}
 
-  if (inks) cmyk_to_rgb(picture.pixels.bytes.get(), static_cast<size_t>(width) * height);
+}  // namespace
+
+Picture decode_jpeg(const uint8_t *bytes, size_t size, const PictureHeader &header, int eighths) {
+  if (!has_end(bytes, size, header.scan_start))
+    fail(CLIP_EDGE_ERROR_PICTURE, "the JPEG is cut off: it has no end");
+  Picture picture;
+  if (!decode_small_jpeg(bytes, size, header, eighths, picture))
+    picture.pixels = decompress(bytes, size, header, eighths);
   clip_edge_image_init(&picture.image, sizeof(picture.image));
   picture.image.plane[0] = picture.pixels.bytes.get();
-  picture.image.width = width, picture.image.height = height;
+  picture.image.width = (header.width * eighths + 7) / 8, picture.image.height = (header.height * eighths + 7) / 8;
   picture.image.orientation = header.orientation;
   picture.reduction = {header.width, header.height, eighths};
   return picture;

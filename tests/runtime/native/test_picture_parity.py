@@ -7,16 +7,15 @@ import ctypes.util
 import io
 import struct
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from clip_edge import runtime
-from clip_edge.benchmarks.jpeg_margin import reduced
 from clip_edge.errors import DataError
-from clip_edge.images import TURNS, open_image
+from clip_edge.images import open_image
 from clip_edge.preprocess import PreprocessSpec, normalize, to_pixels
 
 from . import pictures
@@ -64,42 +63,6 @@ def test_500_pictures_have_pythons_embeddings(
     found = native.images([library.encoded(file) for _, file in files], expected.shape[1])
     assert float(np.min(np.sum(found * expected, axis=1))) >= 0.9999
     native.close()
-
-
-def large_jpeg(orientation: int) -> bytes:
-    """1013 x 777 pixels (no multiple of 8) without detail finer than 25 of them."""
-    coarse = np.random.default_rng(1).integers(0, 256, (31, 41, 3), np.uint8)
-    file = io.BytesIO()
-    options = pictures.exif_of(orientation)
-    Image.fromarray(coarse).resize((1013, 777), Image.Resampling.BICUBIC).save(file, "JPEG", quality=95, **options)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(("size", "eighths"), [(96, 4), (66, 2), (33, 1), (20, 1)])
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_a_large_jpeg_is_decoded_smaller_as_pillows_draft(
-    library: Library, size: int, eighths: int, interpolation: Literal["bilinear", "bicubic"]
-) -> None:
-    spec, file = PreprocessSpec(size, interpolation=interpolation), large_jpeg(0)
-    found = library.resize(spec, library.encoded(file, exact=False))
-    np.testing.assert_array_equal(found, reduced(file, spec, eighths))
-
-
-@pytest.mark.parametrize("orientation", range(2, 9))
-@pytest.mark.parametrize("size", [96, 66, 33])
-def test_a_turned_picture_is_reduced_to_the_same_place(library: Library, orientation: int, size: int) -> None:
-    spec = PreprocessSpec(size, resize="squash")
-    upright = Image.fromarray(library.resize(spec, library.encoded(large_jpeg(1), exact=False)))
-    found = library.resize(spec, library.encoded(large_jpeg(orientation), exact=False))
-    expected = np.asarray(upright.transpose(TURNS[orientation])).astype(int)
-    assert np.abs(found - expected).mean() < 0.25  # rows and columns are rounded in another order, as in full
-
-
-def test_a_small_jpeg_is_decoded_in_full(library: Library, files: list[tuple[str, bytes]]) -> None:
-    spec = PreprocessSpec(130)
-    for name, file in files[::3]:
-        fast = library.resize(spec, library.encoded(file, exact=False))
-        np.testing.assert_array_equal(fast, library.resize(spec, library.encoded(file)), name)
 
 
 def test_normalised_floats_are_identical(library: Library, files: list[tuple[str, bytes]]) -> None:
