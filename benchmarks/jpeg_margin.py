@@ -67,8 +67,8 @@ def lowest_frequencies(pixels: Bytes, eighths: int) -> Bytes:
 
 def to_rgb(pixels: Bytes) -> Bytes:
     """YCbCr as JFIF has it, rounded; Pillow's own conversion cuts off, which makes pictures half a level darker."""
-    matrix = [[1, 1, 1], [0, -0.344136, 1.772], [1.402, -0.714136, 0]]
-    return np.clip(np.round((pixels - [0.0, 128.0, 128.0]) @ matrix), 0, 255).astype(np.uint8)
+    matrix = np.array([[1, 1, 1], [0, -0.344136, 1.772], [1.402, -0.714136, 0]])
+    return np.clip(np.round((pixels - np.array([0.0, 128.0, 128.0])) @ matrix), 0, 255).astype(np.uint8)
 
 
 def cosines(count: int) -> Floats:

@@ -102,10 +102,11 @@ class _Tokenizer:
 
     def __call__(self, texts: Sequence[str]) -> Ids:
         ids = np.empty((len(texts), self._length), np.int32)
-        for row, text in zip(ids, texts, strict=True):
-            data = text.encode("utf-8", "replace")
-            arguments = self._handle, data, native.size_of(len(data)), native.pointer_to(row)
-            native.check(self._library.clip_edge_tokenize(*arguments, native.size_of(len(row))), self._where)
+        data = [text.encode("utf-8", "replace") for text in texts]
+        rows = (ctypes.c_char_p * len(data))(*data), (ctypes.c_size_t * len(data))(*map(len, data))
+        to = native.pointer_to(ids), native.size_of(ids.size)
+        made = self._library.clip_edge_tokenize_texts(self._handle, *rows, native.size_of(len(data)), *to)
+        native.check(made, self._where)
         return ids.astype(np.int64)
 
 

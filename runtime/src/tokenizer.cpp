@@ -150,17 +150,27 @@ clip_edge_status clip_edge_tokenizer_new(const char *json, size_t json_bytes, co
 
 void clip_edge_tokenizer_free(clip_edge_tokenizer *tokenizer) { delete tokenizer; }
 
-clip_edge_status clip_edge_tokenize(const clip_edge_tokenizer *tokenizer, const char *utf8, size_t length, int32_t *ids,
-                                    size_t capacity) {
+clip_edge_status clip_edge_tokenize_texts(const clip_edge_tokenizer *tokenizer, const char *const *texts,
+                                          const size_t *lengths, size_t count, int32_t *ids, size_t capacity) {
   return guard([&] {
     need(tokenizer, "tokenizer");
-    need(utf8, "utf8");
+    if (count == 0) return;
+    need(texts, "texts");
     need(ids, "ids");
-    const size_t needed = static_cast<size_t>(tokenizer->tokenizer.spec().context_length);
-    if (capacity < needed)
-      fail(CLIP_EDGE_ERROR_BUFFER_TOO_SMALL, "`ids` needs room for %zu, it has room for %zu", needed, capacity);
-    tokenizer->tokenizer.row({utf8, length == CLIP_EDGE_NUL_TERMINATED ? std::strlen(utf8) : length}, ids);
+    const size_t row = static_cast<size_t>(tokenizer->tokenizer.spec().context_length);
+    if (count > SIZE_MAX / row || capacity < count * row)
+      fail(CLIP_EDGE_ERROR_BUFFER_TOO_SMALL, "`ids` needs room for %zu x %zu, it has room for %zu", count, row, capacity);
+    for (size_t i = 0; i < count; i++) {
+      need(texts[i], "texts[i]");
+      const bool ends = lengths == nullptr || lengths[i] == CLIP_EDGE_NUL_TERMINATED;
+      tokenizer->tokenizer.row({texts[i], ends ? std::strlen(texts[i]) : lengths[i]}, ids + i * row);
+    }
   });
+}
+
+clip_edge_status clip_edge_tokenize(const clip_edge_tokenizer *tokenizer, const char *utf8, size_t length, int32_t *ids,
+                                    size_t capacity) {
+  return clip_edge_tokenize_texts(tokenizer, &utf8, &length, 1, ids, capacity);
 }
 
 }  // extern "C"

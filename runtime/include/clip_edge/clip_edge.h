@@ -186,6 +186,11 @@ CLIP_EDGE_API void clip_edge_tokenizer_free(clip_edge_tokenizer *tokenizer); /* 
 CLIP_EDGE_API clip_edge_status clip_edge_tokenize(const clip_edge_tokenizer *tokenizer, const char *utf8, size_t length,
                                                   int32_t *ids, size_t capacity);
 
+/* `count` rows, one after the other; `lengths` in bytes, or NULL where all texts end at their first zero byte. */
+CLIP_EDGE_API clip_edge_status clip_edge_tokenize_texts(const clip_edge_tokenizer *tokenizer, const char *const *texts,
+                                                        const size_t *lengths, size_t count, int32_t *ids,
+                                                        size_t capacity);
+
 /* --- models --------------------------------------------------------------------------------------------- */
 
 /* A bundle. Any number of threads may use it at the same time, each through a session of its own. */

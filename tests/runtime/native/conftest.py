@@ -122,14 +122,18 @@ class Library:
         )
         return out
 
+    def open_tokenizer(self, json_bytes: bytes, spec: TextSpec) -> ctypes.c_void_p:
+        """A clip_edge_tokenizer; free it, or leave it to the end of the process."""
+        text, handle, size = text_spec(spec), ctypes.c_void_p(), ctypes.c_size_t
+        made = self.c.clip_edge_tokenizer_new(
+            json_bytes, size(len(json_bytes)), ctypes.byref(text), ctypes.byref(handle)
+        )
+        self.check(made)
+        return handle
+
     def tokenizer(self, json_bytes: bytes, spec: TextSpec) -> Callable[[bytes], np.ndarray]:
         """A function from the bytes of a sentence to its row of ids; the handle lives as long as the process."""
-        text = text_spec(spec)
-        handle = ctypes.c_void_p()
-        size = ctypes.c_size_t
-        self.check(
-            self.c.clip_edge_tokenizer_new(json_bytes, size(len(json_bytes)), ctypes.byref(text), ctypes.byref(handle))
-        )
+        handle, size = self.open_tokenizer(json_bytes, spec), ctypes.c_size_t
 
         def tokenize(sentence: bytes) -> np.ndarray:
             ids = np.empty(spec.context_length, np.int32)

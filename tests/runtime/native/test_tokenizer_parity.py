@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import html.entities
 import random
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import pytest
 
 from clip_edge.distill.models.tokenizers import clip_tokenizer, train_tokenizer
 from clip_edge.tokenizer import Tokenizer
+
+from .conftest import Library
 
 LANGUAGES = ("ar", "de", "en", "es", "fa", "fr", "id", "it", "ja", "ko", "pt", "ru", "tr", "zh")
 
@@ -150,3 +153,22 @@ def test_invalid_utf8_is_read_as_python_reads_it(library: Any, trained: Tokenize
             source.choice([source.randrange(256), 0xE2, 0xF0, 0x9F, 0x41, 0xC3, 0xED, 0xA0]) for _ in range(12)
         )
         np.testing.assert_array_equal(native(text), trained([text.decode("utf-8", "replace")])[0])
+
+
+def test_many_texts_in_one_call(library: Library, trained: Tokenizer, texts: list[str]) -> None:
+    some = [text.encode() for text in [*texts[:40], "", "a\0b"]]
+    native, handle = (
+        library.tokenizer(trained.json_bytes, trained.spec),
+        library.open_tokenizer(trained.json_bytes, trained.spec),
+    )
+    ids, size = np.empty((len(some), trained.spec.context_length), np.int32), ctypes.c_size_t
+    rows = (ctypes.c_char_p * len(some))(*some), (size * len(some))(*map(len, some))
+    call, to = library.c.clip_edge_tokenize_texts, ctypes.c_void_p(ids.ctypes.data)
+    library.check(call(handle, *rows, size(len(some)), to, size(ids.size)))
+    np.testing.assert_array_equal(ids, [native(text) for text in some])
+    library.check(call(handle, rows[0], None, size(len(some)), to, size(ids.size)))
+    np.testing.assert_array_equal(ids[-1], native(b"a"))  # without lengths, a text ends at its first zero byte
+    library.check(call(handle, None, None, size(0), None, size(0)))
+    with pytest.raises(AssertionError, match=f"`ids` needs room for 42 x 32, it has room for {ids.size - 1}"):
+        library.check(call(handle, *rows, size(len(some)), to, size(ids.size - 1)))
+    library.c.clip_edge_tokenizer_free(handle)
