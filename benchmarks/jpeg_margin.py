@@ -62,13 +62,13 @@ def lowest_frequencies(pixels: Bytes, eighths: int) -> Bytes:
     down = cosines(eighths).T @ cosines(8)[:eighths] * math.sqrt(eighths / 8)  # (n, 8): analysed, cut, made again
     small = np.einsum("iy,aybxc,jx->aibjc", down, blocks, down, optimize=True) + 128
     rows = np.clip(np.round(small), 0, 255).reshape(small.shape[0] * eighths, small.shape[2] * eighths, -1)
-    return rows[: -(-height * eighths // 8), : -(-width * eighths // 8)].astype(np.uint8)
+    return np.asarray(rows[: -(-height * eighths // 8), : -(-width * eighths // 8)], np.uint8)
 
 
 def to_rgb(pixels: Bytes) -> Bytes:
     """YCbCr as JFIF has it, rounded; Pillow's own conversion cuts off, which makes pictures half a level darker."""
     matrix = np.array([[1, 1, 1], [0, -0.344136, 1.772], [1.402, -0.714136, 0]])
-    return np.clip(np.round((pixels - np.array([0.0, 128.0, 128.0])) @ matrix), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.round((pixels - np.array([0.0, 128.0, 128.0])) @ matrix), 0, 255), np.uint8)
 
 
 def cosines(count: int) -> Floats:
