@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clip_edge import __version__
+from clip_edge.benchmarks.pareto import figures
 from clip_edge.benchmarks.plots import Line, line_chart
 from clip_edge.benchmarks.report import Report, Row
-from clip_edge.benchmarks.tables import change_line, duration, shared, table, varying
+from clip_edge.benchmarks.tables import HERE, change_line, duration, shared, table, varying
 from clip_edge.errors import UnavailableError
 from clip_edge.files import human_bytes
 
@@ -143,12 +144,15 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"picture": picture, "chart": _chart, "cell": _cell}
+    made.filters |= {"picture": picture, "chart": _chart, "cell": _cell, "drawn": _drawn}
     made.globals |= {
         "latency": latency_rows,
         "machine": machine_facts,
         "changes": _changes,
         "bench_table": _bench_table,
+        "devices": by_device,
+        "pareto": figures,
+        "soaks": soak_charts,
     }
     return made
 
@@ -203,6 +207,8 @@ def machine_facts(report: Report) -> Mapping[str, str]:
         "system": here.operating_system,
         "load at the start": "" if here.load_average_1min is None else f"{here.load_average_1min:.2f}",
         "governor": here.governor or "not readable",
+        "temperature": "not readable" if here.temperature_c is None else f"{here.temperature_c:.0f} °C",
+        "energy": here.energy,
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "work": f"{settings.workload.images} pictures of {human_bytes(settings.workload.mean_image_bytes)} on average, "
         f"{settings.workload.texts} sentences ({settings.workload.source})",
@@ -210,7 +216,39 @@ def machine_facts(report: Report) -> Mapping[str, str]:
         "same in all rows": ", ".join(_setting(name, value) for name, value in shared(report.results).items()),
         "measured": report.created_at,
     }
+    facts |= {f"device, {name} the run": value for name, value in _device_facts(report).items()}
     return {name: value for name, value in facts.items() if value}
+
+
+def _device_facts(report: Report) -> Mapping[str, str]:
+    """The other machine of a part, before and after, in its own words."""
+    device = report.devices.get(report.results[0].device) if report.results else None
+    if device is None:
+        return {}
+    states = {"before": device.before, "after": device.after}
+    return {when: "; ".join(f"{name} {value}" for name, value in state.items()) for when, state in states.items()}
+
+
+def by_device(report: Report) -> list[tuple[str, Report]]:
+    """The report in parts, one for each machine that rows were measured on."""
+    names = dict.fromkeys(row.device for row in report.results)
+    parts = []
+    for name in names:
+        rows = tuple(row for row in report.results if row.device == name)
+        parts.append((name or HERE, replace(report, results=rows)))
+    return parts
+
+
+def soak_charts(report: Report) -> list[Chart]:
+    """The curves of soaks: milliseconds over seconds."""
+    return [
+        Chart(
+            f"{row.bundle} · {row.tower} · {row.precision}: milliseconds, over seconds without a pause",
+            (Line("median", tuple((point.at_s, 1e3 * point.p50_s) for point in row.soak.points)),),
+        )
+        for row in report.results
+        if row.soak is not None and len(row.soak.points) > 1
+    ]
 
 
 def _bench_table(report: Report) -> Table:
@@ -222,10 +260,14 @@ def _changes(report: Report) -> list[tuple[str, str]]:
     return [(item.change.verdict, change_line(item)) for item in report.compare]
 
 
-def _chart(chart: Chart) -> Any:
+def _chart(chart: Chart, x_name: str = "step") -> Any:
+    return _drawn(line_chart(chart.lines, x_name=x_name, percent=chart.percent))
+
+
+def _drawn(svg: str) -> Any:
     from markupsafe import Markup
 
-    return Markup(line_chart(chart.lines, x_name="step", percent=chart.percent))  # it escapes its text
+    return Markup(svg)  # whoever drew it escaped its text
 
 
 def _cell(column: str) -> str:

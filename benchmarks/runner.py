@@ -46,19 +46,17 @@ def measure(
 ) -> Report:
     """Measure every row of the plan, `here` and on other devices. What fails is listed; the rest is kept.
 
-    With peers, one bundle is measured after the other: not every model fits into memory in ten engines at once.
+    With peers, rows of one bundle, tower, batch and number of threads are measured side by side, and one such group
+    after the other: not every model fits into memory in ten engines at once.
     """
     found = find_meter()
     meter, energy = (None, found) if isinstance(found, str) else (found, found.name)
     environment = read_environment(energy)
     noted = environment_warnings(environment)
-    groups = [plan.cells]
-    if any(cell.peer for cell in plan.cells):
-        groups = [tuple(cell for cell in plan.cells if cell.bundle == name) for name in plan.bundles]
     rows: dict[Cell, Row] = {}
     failures, doubts = list(plan.skipped), list[str]()
     try:
-        for cells in groups if here else []:
+        for cells in _groups(plan.cells) if here else []:
             _measure_group(plan, cells, meter, console, rows, failures, doubts)
     finally:
         if meter is not None:
@@ -87,6 +85,16 @@ def measure(
         failures=tuple(failures),
         devices=devices,
     )
+
+
+def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The rows that are measured side by side."""
+    if not any(cell.peer for cell in cells):
+        return [list(cells)]
+    groups: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.bundle, cell.tower, cell.batch, cell.threads), []).append(cell)
+    return list(groups.values())
 
 
 def _measure_group(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,21 @@ from clip_edge.benchmarks.report import Accuracy, Failure
 from clip_edge.benchmarks.scenarios import Sampler
 from clip_edge.bundle import Tower
 from clip_edge.console import Console
-from clip_edge.errors import ClipEdgeError
+from clip_edge.errors import ArtifactError, ClipEdgeError
+from clip_edge.machine import usable_cores
 from clip_edge.numerics import TOLERANCES
 from clip_edge.runtime import load
 
 # From picture bytes on, libraries differ by a grey level here and there: their fp32 is allowed what fp16 is.
 END_TO_END = {"fp32": TOLERANCES["fp16"].min_cosine, "int8": TOLERANCES["int8"].min_cosine}
+
+
+def _python(cell: Cell) -> Path:
+    assert cell.peer is not None
+    reason = PEERS[cell.peer].fixed
+    if reason is not None:
+        raise ArtifactError(reason)
+    return python_of(cell.peer)
 
 
 @dataclass(frozen=True)
@@ -58,14 +68,20 @@ class OpenPeers:
         found: dict[Cell, Sampler] = {}
         if not cells:
             return found
-        with self._console.progress("starting peers", len(cells), "rows") as meter:
-            for cell in cells:
-                try:
-                    opened = self._start(cell)
-                    self._open[cell] = opened
+        pythons: dict[Cell, Path] = {}
+        for cell in cells:  # one after the other: two peers may share an environment
+            with self._listing(cell):
+                pythons[cell] = _python(cell)
+                self._ours(cell)  # not in the threads below, which would compute it several times
+        with (
+            self._console.progress("starting peers", len(pythons), "rows") as meter,
+            ThreadPoolExecutor(usable_cores()) as pool,
+        ):
+            starting = {cell: pool.submit(self._start, cell, python) for cell, python in pythons.items()}
+            for cell, start in starting.items():
+                with self._listing(cell):
+                    opened = self._open[cell] = start.result()
                     found[cell] = Sampler(partial(opened.process.query, cell.items), self._plan.rules(cell))
-                except ClipEdgeError as problem:
-                    self.failures.append(Failure(cell.name, problem.what))
                 meter.advance(note=cell.peer)
         return found
 
@@ -78,13 +94,19 @@ class OpenPeers:
             memory = None
         return memory, opened.process.file_bytes, opened.accuracy
 
-    def _start(self, cell: Cell) -> _Open:
+    @contextmanager
+    def _listing(self, cell: Cell) -> Iterator[None]:
+        """What goes wrong inside is listed, and the run goes on."""
+        try:
+            yield
+        except ClipEdgeError as problem:
+            self.failures.append(Failure(cell.name, problem.what))
+
+    def _start(self, cell: Cell, python: Path) -> _Open:
+        """A process that gives our embedding. Several are started at once, in threads."""
         assert cell.peer is not None
         name, peer = cell.peer, PEERS[cell.peer]
-        if peer.fixed is not None:
-            raise ClipEdgeError(peer.fixed)
-        python = python_of(name)
-        folder = self._folder / f"peer-{len(self._open)}-{name}-{cell.tower}-{cell.batch}-{cell.threads}"
+        folder = self._folder / f"{name}-{cell.tower}-{cell.batch}-{cell.threads}-{cell.scenario}"
         (folder / "work").mkdir(parents=True)
         bundle = self._plan.bundles[cell.bundle]
         job = PeerJob(
@@ -101,7 +123,11 @@ class OpenPeers:
         )
         process = self._stack.enter_context(PeerProcess(name, job, python, folder))
         tolerance = END_TO_END[cell.precision]
-        same = same_embedding(process.embeddings(), self._ours(cell), tolerance)
+        try:
+            same = same_embedding(process.embeddings(), self._ours(cell), tolerance)
+        except ClipEdgeError:
+            process.close()  # its memory is wanted by the others
+            raise
         if same.differ:
             kind = "pictures" if cell.tower == "image" else "sentences"
             self.warnings.append(f"{cell.name} gives another embedding for {same.differ} of {same.count} {kind}")

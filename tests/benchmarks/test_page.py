@@ -14,8 +14,10 @@ from PIL import Image, ImageDraw
 
 from clip_edge.benchmarks.page import Chart, Check, Command, Headline, Hit, Page, Search, Table, render
 from clip_edge.benchmarks.plots import Line
-from clip_edge.benchmarks.report import Report, Row
+from clip_edge.benchmarks.report import Accuracy, Device, Failure, Report, Row
+from clip_edge.benchmarks.soak import Soak, SoakPoint
 
+CURVE = tuple(SoakPoint(2.0 * i, 0.004 + 0.0001 * i, 10**8, None, None) for i in range(1, 30))
 HOSTILE = "</blockquote><script>alert(1)</script><img src=x onerror=alert(2)> \"'&{{ 7*7 }}"
 
 
@@ -79,6 +81,9 @@ def page(make_report: Callable[..., Report], make_row: Callable[..., Row]) -> by
         make_row(2, tower="text", stages_s=text_stages),
         make_row(3, batch=8, factor=7.0, stages_s={"decode": 0.004, "preprocess": 0.005, "encode": 0.018}),
         make_row(4, scenario="cold-start", factor=100.0, stages_s=cold_stages),
+        make_row(5, precision="int8", factor=0.6, file_bytes=5_000_000, accuracy=Accuracy(0.995, 0.99, True)),
+        make_row(6, backend="peer:openvino", factor=0.9, bundle=HOSTILE),
+        make_row(7, scenario="soak", soak=Soak(CURVE, 1.3, "slower", 1_000_000)),
         warnings=(f"busy: {HOSTILE}",),
     )
     return render(full_page(report, HOSTILE))
@@ -106,7 +111,8 @@ def test_hostile_text_stays_text(page: bytes) -> None:
     seen.feed(page.decode())
     assert "script" not in seen.tags
     assert not [name for name, _ in seen.attributes if name.startswith("on")]
-    assert seen.text.count(HOSTILE) == 4  # the search, the table, the facts and the warning, letter for letter
+    # The search, the table, the facts and the warning; a row's name in the legend, its bar and its table.
+    assert seen.text.count(HOSTILE) == 7
 
 
 def test_nothing_is_loaded_from_anywhere(page: bytes) -> None:
@@ -126,6 +132,27 @@ def test_sections_without_content_are_left_out(
     assert "How fast it is here" in text
     assert "<h2>Training" not in text
     assert "<h2>Checks" not in text
+
+
+def test_every_device_has_a_tab(make_report: Callable[..., Report], make_row: Callable[..., Row]) -> None:
+    facts = Device({"power_mode": f"15W {HOSTILE}"}, {"temperature_mc": "51000"})
+    report = make_report(make_row(1), make_row(2, device=f"jetson {HOSTILE}"), devices={f"jetson {HOSTILE}": facts})
+    page = render(Page(title="bench", report=report))
+    seen = Seen()
+    seen.feed(page.decode())
+    assert "script" not in seen.tags
+    assert [value for name, value in seen.attributes if name == "id"] == ["device-1", "device-2"]
+    assert "this machine" in seen.text
+    assert "temperature_mc 51000" in seen.text
+    alone = render(Page(title="bench", report=make_report(make_row(1)))).decode()
+    assert 'type="radio"' not in alone
+
+
+def test_rows_that_are_missing_are_on_the_page(
+    make_report: Callable[..., Report], make_row: Callable[..., Row]
+) -> None:
+    report = make_report(make_row(1), failures=(Failure("peer:x", f"it hangs {HOSTILE}"),))
+    assert "peer:x: it hangs" in render(Page(title="bench", report=report)).decode()
 
 
 @pytest.mark.slow
