@@ -125,7 +125,7 @@ void tokenizers_answer_and_refuse() {
   CHECK(std::memcmp(ids, expected, sizeof(ids)) == 0);
   CHECK(tokenize("abcdefgh") == CLIP_EDGE_OK && ids[5] == 299 && ids[1] == 256 && ids[4] == 'e');
   CHECK(clip_edge_tokenize(tokenizer, "a", 1, ids, 5) == CLIP_EDGE_ERROR_BUFFER_TOO_SMALL);
-  CHECK_TEXT(clip_edge_last_error(), "`ids` needs room for 6, it has room for 5");
+  CHECK_TEXT(clip_edge_last_error(), "`ids` needs room for 1 x 6, it has room for 5");
   clip_edge_tokenizer_free(tokenizer);
   clip_edge_tokenizer_free(nullptr);
   json = small_tokenizer();
