@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ from clip_edge.numerics import cosine_rows
 from clip_edge.preprocess import PreprocessSpec, to_pixels
 from clip_edge.tokenizer import Tokenizer
 
-from . import pictures, test_preprocess_parity, test_tokenizer_parity
-from .conftest import ROOT
+from . import pictures, test_preprocess_parity, test_small_jpeg, test_tokenizer_parity
+from .conftest import ROOT, Library
 from .remote import RemoteLibrary
 
 LIBRARIES = ROOT / "build" / "aarch64-libraries"
@@ -78,6 +79,16 @@ def test_rows_of_ids_are_those_of_the_reference(arm: RemoteLibrary) -> None:
 
 def different(arm: RemoteLibrary, reference: Tokenizer, texts: list[str]) -> list[str]:
     return test_tokenizer_parity.differing(arm.tokenizer(reference.json_bytes, reference.spec), reference, texts)
+
+
+@pytest.mark.parametrize("options", [{"subsampling": 0}, {"subsampling": 2, "restart_marker_rows": 1}])
+def test_large_jpegs_get_the_same_bytes(arm: RemoteLibrary, library: Library, options: dict[str, Any]) -> None:
+    for kind in ("smooth", "noisy"):
+        file = test_small_jpeg.jpeg(test_small_jpeg.picture(kind), **options)
+        for size, _ in test_small_jpeg.SIZES[1:]:
+            spec = PreprocessSpec(size)
+            expected = library.resize(spec, library.encoded(file, exact=False))
+            np.testing.assert_array_equal(arm.resize(spec, arm.encoded(file, exact=False)), expected)
 
 
 def test_decoded_pictures_and_embeddings(arm: RemoteLibrary, tiny_bundle: Path, libraries: Path) -> None:
