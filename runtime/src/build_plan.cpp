@@ -77,22 +77,23 @@ clip_edge_plugin_graph EngineGraph::view() const {
   return result;
 }
 
-EngineGraph read_engine_graph(const Bundle &bundle, const Artifact &artifact) {
-  const size_t slash = artifact.path.rfind('/');
-  const std::string name = (slash == std::string::npos ? "" : artifact.path.substr(0, slash + 1)) + "build.json";
-  const std::string where = bundle.path(name);
-  const JsonDocument document(bundle.read(name, kMostPlanBytes), where);
+EngineGraph parse_engine_graph(std::string text, const std::string &path, const std::string &where) {
+  const JsonDocument document(std::move(text), where);
   const Json root = document.root();
   root.only({"schema", "target", "library", "oldest", "below", "timing_cache", "command", "graphs"});
   if (root["schema"].integer(0, 1 << 30) != 1)
     fail(CLIP_EDGE_ERROR_VERSION, "%s: schema 1 expected", where.c_str());
-  for (const Json &item : root["graphs"].items()) {
-    if (item["path"].string() != artifact.path) continue;
-    EngineGraph graph = read_one(item, where);
-    check_graph(graph, artifact, bundle, where);
-    return graph;
-  }
-  fail(CLIP_EDGE_ERROR_FORMAT, "%s does not hold %s", where.c_str(), artifact.path.c_str());
+  for (const Json &item : root["graphs"].items())
+    if (item["path"].string() == path) return read_one(item, where);
+  fail(CLIP_EDGE_ERROR_FORMAT, "%s does not hold %s", where.c_str(), path.c_str());
+}
+
+EngineGraph read_engine_graph(const Bundle &bundle, const Artifact &artifact) {
+  const size_t slash = artifact.path.rfind('/');
+  const std::string name = (slash == std::string::npos ? "" : artifact.path.substr(0, slash + 1)) + "build.json";
+  EngineGraph graph = parse_engine_graph(bundle.read(name, kMostPlanBytes), artifact.path, bundle.path(name));
+  check_graph(graph, artifact, bundle, bundle.path(name));
+  return graph;
 }
 
 }  // namespace clip_edge::core

@@ -28,6 +28,8 @@ struct EngineGraph {
   clip_edge_plugin_graph view() const;  // lives as long as this
 };
 
+// The graph of that path in the text of a build.json; `where` stands in messages. Throws Error.
+EngineGraph parse_engine_graph(std::string text, const std::string &path, const std::string &where);
 // What the bundle says about building `artifact`, checked against the manifest. Throws Error.
 EngineGraph read_engine_graph(const Bundle &bundle, const Artifact &artifact);
 

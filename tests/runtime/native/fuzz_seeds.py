@@ -90,11 +90,30 @@ def tokenizers() -> Iterator[bytes]:
             yield struct.pack("<H", len(text)) + text + json.dumps(whole, ensure_ascii=False).encode()
 
 
+def plans() -> Iterator[bytes]:
+    profiles = [{"min": 1, "opt": 1, "max": 1}, {"min": 1, "opt": 8, "max": 32}]
+    engine = {"capability": "sm89", "path": "g.sm89.engine", "library": "1.7.1.116", "bytes": 3}
+    graph = {
+        "path": "g.onnx",
+        "sha256": "0" * 64,
+        "tower": "image",
+        "precision": "int8",
+        "opset": 19,
+        "input": "pixels",
+    }
+    graph |= {"input_dtype": "float32", "row_shape": [3, 32, 32], "output": "embeds", "dim": 24, "profiles": profiles}
+    graph |= {"workspace_bytes": 2**30, "optimization_level": 3, "tf32": False, "layers": {"int8": 2}, "trtexec": None}
+    whole = {"schema": 1, "target": "trt-rtx", "library": "tensorrt-rtx", "oldest": "1.4", "below": "2"}
+    whole |= {"timing_cache": None, "command": "clip-edge build", "graphs": [{**graph, "engines": [engine]}]}
+    yield json.dumps(whole).encode()
+
+
 TARGETS = {
     "frame": frames,
     "golden": golden_files,
     "manifest": manifests,
     "picture": pictures_seeds,
+    "plan": plans,
     "tokenizer": tokenizers,
 }
 

@@ -4,6 +4,9 @@ GPU's engine; where the plug-in of TensorRT-RTX was built (docs/embed.md), the r
 from __future__ import annotations
 
 import ctypes
+import json
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 from clip_edge.bundle import Bundle
+from clip_edge.files import sha256_bytes
 from clip_edge.runtime.tensorrt import cache
 from clip_edge.runtime.tensorrt.build import build_bundle
 from clip_edge.runtime.tensorrt.cuda import Device
@@ -19,6 +23,7 @@ from clip_edge.runtime.tensorrt.library import Library as TensorRt
 from clip_edge.runtime.tensorrt.plan import read_graph
 
 from .conftest import Library, Model
+from .test_model_parity import rewrite
 
 GRAPHS = ["trt-rtx/vision_model_int8.onnx", "trt-rtx/text_model_int8.onnx"]
 KEPT = "built before from the same graph, library, device and settings"
@@ -199,6 +204,37 @@ def test_python_and_the_library_find_each_others_engines(model: Model, tiny_trt_
         entry = cache.Entry(short, graph.path, found[1].engine_sha256, len(found[0]), graph.workspace_bytes, 1.0, {})
         cache.store(tmp_path / "engines", entry, found[0])
         assert embed_black(model, graph.dim)[0, 1] == 1  # found under the version that Debian packages name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dim": 25}, "contradicts the manifest: `dim` of trt/vision_model_int8.onnx"),
+        ({"input_dtype": "int32"}, "contradicts the manifest: `input_dtype`"),
+        ({"sha256": "0" * 64}, "contradicts the manifest: `sha256`"),
+        ({"profiles": [{"min": 4, "opt": 2, "max": 8}]}, "a profile whose batches are not in order"),
+        ({"profiles": []}, "`row_shape` needs 1 to 3 sides and `profiles` 1 to 16 entries"),
+        ({"path": "elsewhere.onnx"}, "does not hold trt/vision_model_int8.onnx"),
+        ({"command": "rm"}, "unknown key: `command`"),
+    ],
+)
+def test_a_plan_that_cannot_be(
+    library: Library, tiny_trt_bundle: Path, double: Path, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    folder = Path(shutil.copytree(tiny_trt_bundle, tmp_path / "bundle"))
+    plan = json.loads((folder / "trt" / "build.json").read_bytes())
+    for graph in plan["graphs"]:
+        if graph["path"] == "trt/vision_model_int8.onnx":
+            graph.update(change)
+    data = json.dumps(plan).encode()
+    (folder / "trt" / "build.json").write_bytes(data)
+    files = json.loads((folder / "manifest.json").read_bytes())["files"]
+    rewrite(folder, files=files | {"trt/build.json": {"sha256": sha256_bytes(data), "bytes": len(data)}})
+    model = library.open(folder, precision="int8", backend="tensorrt", plugin=double, engines=tmp_path / "engines")
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        build(model)
+    model.close()
 
 
 @pytest.mark.slow
