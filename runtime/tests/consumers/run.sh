@@ -36,3 +36,8 @@ if nm -D --undefined-only "$library" | grep -wE 'strto(d|f|ld)|atof|setlocale|lo
   echo "the library reads numbers by the app's locale"
   exit 1
 fi
+strip -o "$work/stripped" "$library"
+if (($(wc -c <"$work/stripped") > 1000000)); then
+  echo "the library is larger than 1 MB: $(wc -c <"$work/stripped") bytes"
+  exit 1
+fi
