@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 #include <new>
+#include <set>
 
 #include "cli.h"
 
@@ -12,8 +13,15 @@ using namespace clip_edge::cli;
 
 namespace {
 
+// Each text once: builders of engines say the same for every layer.
 void talk(clip_edge_log_level level, const char *text, void *) {
-  if (level != CLIP_EDGE_LOG_INFO) std::fprintf(stderr, "warning: %s\n", text);
+  static auto *told = new std::set<std::string>;  // never destroyed: an engine may speak at exit
+  bool is_new = true;
+  try {
+    is_new = told->insert(text).second;
+  } catch (const std::bad_alloc &) {  // said twice rather than never
+  }
+  if (level != CLIP_EDGE_LOG_INFO && is_new) std::fprintf(stderr, "warning: %s\n", text);
 }
 
 Outcome run(const Options &options) {
