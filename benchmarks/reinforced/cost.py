@@ -1,9 +1,9 @@
-"""Time of a training step, reinforced against plain CLIP: the same student and batch, short runs that take turns.
+"""Time and memory of a training step, reinforced against plain CLIP: the same student and batch, short runs in turns;
+and how fast one core reads reinforced samples.
 
     python -m clip_edge.benchmarks.reinforced.cost --work DIR
 
-`--work` is the folder of `ladder.py`, whose data, teachers and knowledge are used. Reading happens in the training
-process (`workers = 0`), so a step's time is all of the work.
+`--work` is the folder of `ladder.py`, whose data, teachers and knowledge are used.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import shutil
+import random
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+import torch
+
 from clip_edge.benchmarks.environment import read_environment
-from clip_edge.benchmarks.reinforced.steps import call, settings
+from clip_edge.benchmarks.reinforced.ladder import KNOWLEDGE as CONTENTS
+from clip_edge.benchmarks.steptime import TRAINING, Way, measure
+from clip_edge.distill.data.readers import open_dataset
+from clip_edge.distill.models.spec import load_spec
+from clip_edge.distill.reinforce.batches import Kind, draw_captions
+from clip_edge.distill.reinforce.source import open_stored
 from clip_edge.files import write_json
 
 RESULTS = Path(__file__).parent / "cost.json"
 STUDENTS = ("nano-s", "nano-vit")
-ROUNDS = 3
-TRAINING = {
-    "steps": "6",
-    "batch_size": "64",
-    "workers": "0",
-    "evaluation.split": "",
-    "log.every_steps": "1",
-    "log.tensorboard": "false",
-    "log.checkpoint_every_steps": "1000",
-}
-WARMUP_STEPS = 2
+KNOWLEDGE = "two-teachers"
 AUGMENT = {"augment.crop_scale": "[0.08, 1.0]", "augment.randaugment_ops": "2"}
+KINDS: tuple[Kind, ...] = ("true", "synthetic")
+SAMPLES = 2000
 
 
 def main() -> None:
@@ -42,50 +42,65 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder that ladder.py filled")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file to write (default: %(default)s)")
     args = parser.parse_args()
-    found = {student: measure(args.work, student) for student in STUDENTS}
-    here = dataclasses.asdict(read_environment())
-    write_json(args.results, {"schema": 1, "environment": here, "training": TRAINING, "students": found})
+    work: Path = args.work
+    torch.set_num_threads(1)  # for the reader; the trainings are processes of their own
+    students = {student: measure(ways(work), data=work / "data", student=student, work=work) for student in STUDENTS}
+    write_json(
+        args.results,
+        {
+            "schema": 1,
+            "environment": dataclasses.asdict(read_environment()),
+            "training": TRAINING,
+            "students": students,
+            "reading": reading(work, SAMPLES),
+        },
+    )
 
 
-def measure(work: Path, student: str) -> dict[str, Any]:
-    """Raw times of every way to train, and their medians as factors of plain CLIP with and without augmentation."""
-    samples_s: dict[str, list[float]] = {name: [] for name in ways(work)}
-    for _ in range(ROUNDS):
-        for name, (recipe, extra) in ways(work).items():
-            samples_s[name] += _steps_s(work, student, recipe, TRAINING | extra)
-    middle = {name: median(times) for name, times in samples_s.items()}
-    return {
-        name: {
-            "step_s": middle[name],
-            "over_plain": middle[name] / middle["plain"],
-            "over_plain_augmented": middle[name] / middle["plain, augmented"],
-            "samples_s": samples_s[name],
-        }
-        for name in samples_s
-    }
-
-
-def ways(work: Path) -> dict[str, tuple[str, dict[str, str]]]:
+def ways(work: Path) -> dict[str, Way]:
     """Recipe and settings of every way to train that is compared."""
-    stored = {"knowledge": str(work / "knowledge" / "two-teachers")}
+    stored = {"knowledge": str(work / "knowledge" / KNOWLEDGE)}
     asked = {"teachers": json.dumps([str(work / "teacher-1"), str(work / "teacher-2")])}
     return {
-        "plain": ("clip", {}),
-        "plain, augmented": ("clip", AUGMENT),
-        "stored, true captions": ("mobileclip", stored | {"captions": '["true"]'}),
-        "stored, both captions": ("mobileclip", stored),
-        "asked, both captions": ("mobileclip", asked),
+        "plain CLIP": Way("clip"),
+        "plain CLIP, augmented": Way("clip", AUGMENT),
+        "stored knowledge, true captions": Way("mobileclip", stored | {"captions": '["true"]'}),
+        "stored knowledge, both captions": Way("mobileclip", stored),
+        "teachers asked online, both captions": Way("mobileclip", asked),
     }
 
 
-def _steps_s(work: Path, student: str, recipe: str, chosen: dict[str, str]) -> list[float]:
-    """Seconds of each step behind the first ones."""
-    run = work / "cost-run"
-    shutil.rmtree(run, ignore_errors=True)
-    words = ["distill", recipe, "--data", str(work / "data"), "--student", student, "--out", str(run)]
-    call([*words, *settings(chosen)])
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [int(chosen["batch_size"]) / row["images_per_s"] for row in rows if row["step"] > WARMUP_STEPS]
+def reading(work: Path, samples: int) -> dict[str, Any]:
+    """Samples a second that one core reads: what is stored about them alone, and with pictures decoded and replayed."""
+    dataset = open_dataset(work / "data", "train")
+    folder = work / "knowledge" / KNOWLEDGE
+    source = open_stored(dataset, folder, kinds=KINDS, langs=(), check_hashes=False, allow_other_versions=False)
+    read = source.reader(dataset, load_spec(STUDENTS[0]).image.preprocess(), KINDS, (), 0)
+    known, rng = source.knowledge, random.Random(0)
+
+    def without_picture(index: int) -> None:
+        augmentation = rng.randrange(known.augmentations)
+        known.params(index, augmentation)
+        known.image_embeds(index, augmentation)
+        for caption in draw_captions(known.captions(index, dataset.sample(index)), KINDS, (), rng):
+            known.text_embeds(index, caption)
+
+    indices = [int(known.usable[i % len(known.usable)]) for i in range(samples)]
+    return {
+        "knowledge": dataclasses.asdict(CONTENTS[KNOWLEDGE]),
+        "without_picture_per_s": _rate(indices, without_picture),
+        "with_picture_per_s": _rate(indices, lambda index: read(0, index)),
+    }
+
+
+def _rate(indices: Sequence[int], read: Callable[[int], object]) -> float:
+    """Calls a second, after a first look at all of them."""
+    for index in indices:
+        read(index)
+    started_s = time.perf_counter()
+    for index in indices:
+        read(index)
+    return len(indices) / (time.perf_counter() - started_s)
 
 
 if __name__ == "__main__":

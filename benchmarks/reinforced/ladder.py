@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clip_edge.benchmarks.environment import read_environment
-from clip_edge.benchmarks.reinforced.steps import call, once, options, settings
+from clip_edge.benchmarks.training import logged, once, options, recalls, train
 from clip_edge.files import read_json, write_json
 
 HERE = Path(__file__).parent
@@ -46,7 +45,7 @@ TRAINING = {
 QUICK = {"steps": "4", "batch_size": "16", "evaluation.every_steps": "2", "log.every_steps": "2"}  # only for a look
 PLAIN = ("--crop-scale", "1,1", "--randaugment", "0", "--augmentations", "1")  # the picture as it is
 STRONG = ("--augmentations", "3")
-SPLITS = ("test", "unseen")
+KEPT = ("step", "true/kl", "synthetic/kl", "images_per_s", "test/text_to_image/recall_at_1")  # for the page
 
 
 @dataclass(frozen=True)
@@ -101,6 +100,13 @@ class Place:
         return self.work / f"{name}.json"
 
 
+def place_at(work: Path, *, quick: bool) -> Place:
+    """The folder `work` with the settings of the page, or with hardly any pictures and steps."""
+    if quick:
+        return Place(work, DATA | {"images": 64, "eval-images": 16}, TEACHING | QUICK, TRAINING | QUICK)
+    return Place(work, DATA, TEACHING, TRAINING)
+
+
 def main() -> None:
     """Make what is missing, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -110,37 +116,38 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2", help="which ones (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="a few steps of everything, for a look")
     args = parser.parse_args()
-    place = Place(args.work, DATA, TEACHING, TRAINING)
-    if args.quick:
-        place = Place(args.work, DATA | {"images": 64, "eval-images": 16}, TEACHING | QUICK, TRAINING | QUICK)
-    climb(place, args.rungs.split(","), [int(seed) for seed in args.seeds.split(",")], args.results)
+    climb(
+        place_at(args.work, quick=args.quick),
+        args.rungs.split(","),
+        [int(seed) for seed in args.seeds.split(",")],
+        args.results,
+    )
 
 
 def climb(place: Place, rungs: Sequence[str], seeds: Sequence[int], results: Path) -> None:
     """Every rung with every seed; `results` is written again after each."""
-    _teach(place)
+    teach(place)
     for seed, name in itertools.product(seeds, rungs):
         done = place.run(name, seed) / "ladder.json"
         if not done.is_file():
-            _ask(place, RUNGS[name].knowledge)
+            ask(place, RUNGS[name].knowledge)
             write_json(done, _train(place, name, seed))
         write_json(results, collected(place))
 
 
-def _teach(place: Place) -> None:
-    """The data, and both teachers with how good they are."""
+def teach(place: Place, teachers: Sequence[str] = TEACHERS) -> None:
+    """The data, and the teachers with how good they are."""
     data = str(place.work / "data")
     once(place.note("data"), ["data", "emoji", "--out", data, *options(place.data)])
-    for name in TEACHERS:
-        folder, student = place.work / name, str(HERE / f"{name}.json")
+    for name in teachers:
+        folder = place.work / name
         if not (folder / "student").is_dir():
-            words = ["distill", "clip", "--data", data, "--student", student, "--out", str(folder)]
-            call([*words, *_resumed(folder), *settings(place.teaching)])
+            train("clip", folder, data=place.work / "data", student=HERE / f"{name}.json", chosen=place.teaching)
         once(place.note(name), ["eval", str(folder), "--data", data])
 
 
-def _ask(place: Place, name: str | None) -> None:
-    """Store what the teachers know, as the rung wants it."""
+def ask(place: Place, name: str | None) -> None:
+    """Store what the teachers know, as `KNOWLEDGE[name]` wants it; None: nobody is asked."""
     if name is None:
         return
     one = KNOWLEDGE[name]
@@ -150,22 +157,13 @@ def _ask(place: Place, name: str | None) -> None:
 
 
 def _train(place: Place, name: str, seed: int) -> dict[str, Any]:
-    """One training and what came out on pictures that nobody trained on."""
-    rung, run, data = RUNGS[name], place.run(name, seed), str(place.work / "data")
+    """One training and what came out."""
+    rung, run = RUNGS[name], place.run(name, seed)
     recipe, chosen = "clip", place.training | {"seed": str(seed)} | dict(rung.settings)
     if rung.knowledge is not None:
         recipe, chosen = "mobileclip", chosen | {"knowledge": str(place.work / "knowledge" / rung.knowledge)}
-    words = ["distill", recipe, "--data", data, "--student", str(HERE / "student.json"), "--out", str(run)]
-    trained = call([*words, *_resumed(run), *settings(chosen)])
-    final = {}
-    for split in SPLITS:
-        found = call(["eval", str(run), "--data", data, "--split", split])["languages"]["en"]
-        final[split] = {way: found[way]["recall_at_1"] for way in ("text_to_image", "image_to_text")}
-    return {"seed": seed, "elapsed_s": trained["elapsed_s"], "final": final}
-
-
-def _resumed(run: Path) -> list[str]:
-    return ["--resume"] if (run / "run.json").is_file() else []
+    trained = train(recipe, run, data=place.work / "data", student=HERE / "student.json", chosen=chosen)
+    return {"seed": seed, "elapsed_s": trained["elapsed_s"], "final": recalls(run, place.work / "data")}
 
 
 def collected(place: Place) -> dict[str, Any]:
@@ -173,7 +171,7 @@ def collected(place: Place) -> dict[str, Any]:
     rungs = []
     for name, rung in RUNGS.items():
         runs = [
-            read_json(done) | {"log": _log(done.parent)}
+            read_json(done) | {"log": logged(done.parent, KEPT)}
             for done in sorted((place.work / "runs").glob(f"{name}-[0-9]*/ladder.json"))
         ]
         rungs.append({"name": name, **dataclasses.asdict(rung), "runs": runs})
@@ -193,13 +191,6 @@ def collected(place: Place) -> dict[str, Any]:
         },
         "rungs": rungs,
     }
-
-
-def _log(run: Path) -> list[dict[str, float]]:
-    """What the page needs of every logged step."""
-    kept = ("step", "true/kl", "synthetic/kl", "images_per_s", "test/text_to_image/recall_at_1")
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: row[key] for key in kept if key in row} for row in rows]
 
 
 if __name__ == "__main__":

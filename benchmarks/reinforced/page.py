@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from clip_edge.benchmarks.plots import Line, line_chart
+from clip_edge.benchmarks.training import spread
 from clip_edge.files import read_json, write_file
 
 HERE = Path(__file__).parent
@@ -69,7 +70,7 @@ def _table(ladder: Sequence[dict[str, Any]]) -> str:
     for rung in ladder:
         runs = rung["runs"]
         cells = [
-            _spread([run["final"][split][way]["value"] for run in runs])
+            spread([run["final"][split][way]["value"] for run in runs])
             for split, way in (("test", "text_to_image"), ("test", "image_to_text"), ("unseen", "text_to_image"))
         ]
         seconds = mean(run["elapsed_s"] for run in runs)
@@ -77,12 +78,6 @@ def _table(ladder: Sequence[dict[str, Any]]) -> str:
     colours = ", ".join(f"{rung['title']} {colour}" for rung, colour in zip(ladder, COLOURS, strict=False))
     note = "Mean ± standard deviation over the seeds. Times are of a busy machine and compare nothing."
     return "\n".join([*rows, "", note, "", f"![R@1 on test over pictures seen](reinforced.svg)\n\n{colours}."])
-
-
-def _spread(values: Sequence[float]) -> str:
-    """`43.1 ± 0.8 %`; one value has no spread."""
-    spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * mean(values):.1f}{spread} %"
 
 
 def _efficiency(ladder: Sequence[dict[str, Any]], results: dict[str, Any]) -> str:
@@ -139,8 +134,8 @@ def _rows(full: dict[str, Any], small: dict[str, Any], results: dict[str, Any]) 
 
 {small_bytes:,.0f} bytes a picture instead of {full_bytes:,.0f} with bf16 ({small_bytes / full_bytes:.0%}).
 With the same seeds the distillation loss differs by {100 * mean(losses):.2f} % on average over all logged steps and by
-{100 * max(losses):.2f} % at most. Text to image R@1 on test is {_spread(recalls[1])}; with bf16 it is
-{_spread(recalls[0])}."""
+{100 * max(losses):.2f} % at most. Text to image R@1 on test is {spread(recalls[1])}; with bf16 it is
+{spread(recalls[0])}."""
 
 
 def _about(results: dict[str, Any]) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from clip_edge.benchmarks.reinforced import ladder, steps
+from clip_edge.benchmarks import training
+from clip_edge.benchmarks.reinforced import ladder
 from clip_edge.benchmarks.reinforced.page import page
 from clip_edge.files import read_json
 
@@ -30,5 +31,5 @@ def test_two_rungs_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def refuse(words: object, console: object) -> None:
         pytest.fail(f"done before: {words}")
 
-    monkeypatch.setattr(steps, "run_verb", refuse)
+    monkeypatch.setattr(training, "run_verb", refuse)
     ladder.main()  # everything is kept
