@@ -76,3 +76,16 @@ def _run(words: list[str], run: Path) -> tuple[list[float], int]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     times = [int(TRAINING["batch_size"]) / row["images_per_s"] for row in rows if row["step"] > WARMUP_STEPS]
     return times, usage.ru_maxrss * KIBIBYTE
+
+
+def cost_table(ways: Mapping[str, Mapping[str, Any]], student: str, training: Mapping[str, str]) -> str:
+    """The medians as a Markdown table."""
+    first = next(iter(ways))
+    rows = [
+        f"| student `{student}`, batch {training['batch_size']} | s a step | of {first} | peak memory, of {first} |"
+    ]
+    rows.append("|---|---|---|---|")
+    for name, found in ways.items():
+        factors = f"{found['step_factor']:.2f} | {found['memory_factor']:.2f}"
+        rows.append(f"| {name} | {found['step_s']:.3f} | {factors} |")
+    return "\n".join(rows)

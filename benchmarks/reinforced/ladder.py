@@ -126,7 +126,8 @@ def main() -> None:
 
 def climb(place: Place, rungs: Sequence[str], seeds: Sequence[int], results: Path) -> None:
     """Every rung with every seed; `results` is written again after each."""
-    teach(place)
+    asked = [KNOWLEDGE[name].teachers for name in (RUNGS[rung].knowledge for rung in rungs) if name is not None]
+    teach(place, sorted({teacher for several in asked for teacher in several}))
     for seed, name in itertools.product(seeds, rungs):
         done = place.run(name, seed) / "ladder.json"
         if not done.is_file():
@@ -135,7 +136,7 @@ def climb(place: Place, rungs: Sequence[str], seeds: Sequence[int], results: Pat
         write_json(results, collected(place))
 
 
-def teach(place: Place, teachers: Sequence[str] = TEACHERS) -> None:
+def teach(place: Place, teachers: Sequence[str]) -> None:
     """The data, and the teachers with how good they are."""
     data = str(place.work / "data")
     once(place.note("data"), ["data", "emoji", "--out", data, *options(place.data)])
@@ -183,7 +184,9 @@ def collected(place: Place) -> dict[str, Any]:
         "teaching": place.teaching,
         "training": place.training,
         "student": read_json(HERE / "student.json"),
-        "teachers": {name: read_json(place.note(name))["languages"]["en"] for name in TEACHERS},
+        "teachers": {
+            name: read_json(place.note(name))["languages"]["en"] for name in TEACHERS if place.note(name).is_file()
+        },
         "knowledge": {
             name: dataclasses.asdict(KNOWLEDGE[name]) | {"bytes_per_sample": read_json(path)["bytes_per_sample"]}
             for name, path in knowledge.items()

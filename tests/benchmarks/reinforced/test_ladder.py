@@ -26,7 +26,7 @@ def test_two_rungs_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert [row["step"] for row in runs[0]["log"]] == [2, 4]
         assert set(runs[0]["final"]) == {"test", "unseen"}
     assert found["augmented"][0]["log"][0]["true/kl"] > 0
-    assert "| + strong augmentation | 1 |" in page(read_json(results))
+    assert "| + strong augmentation | 1 |" in page(read_json(results), None)
 
     def refuse(words: object, console: object) -> None:
         pytest.fail(f"done before: {words}")

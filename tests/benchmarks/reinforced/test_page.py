@@ -39,7 +39,7 @@ def test_the_page_says_what_the_runs_say() -> None:
         "data": {"images": 4},
         "environment": {"cpu": "a processor", "usable_cores": 2},
     }
-    text = page(results)
+    text = page(results, None)
     assert "| plain CLIP | 3 | 10.0 ± 0.0 % | 10.0 ± 0.0 % | 10.0 ± 0.0 % | 60 |" in text
     assert "| + synthetic captions | 40 | 2.0 |" in text  # half of plain CLIP's 80 pictures
     assert "| + strong augmentation | 16 | 5.0 |" in text
