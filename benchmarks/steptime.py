@@ -18,11 +18,11 @@ from typing import Any
 
 from clip_edge.benchmarks.training import CONSOLE, settings
 
-ROUNDS = 3
+ROUNDS = 2
 WARMUP_STEPS = 2
 KIBIBYTE = 1 if sys.platform == "darwin" else 1024  # the unit of ru_maxrss
 TRAINING = {
-    "steps": "6",
+    "steps": "8",
     "batch_size": "64",
     "workers": "0",
     "evaluation.split": "",

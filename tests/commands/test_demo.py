@@ -25,7 +25,14 @@ def tiny_model(folder: Path, name: str, *, depth: int, width: int, patch: int) -
             "args": {"img_size": 32, "patch_size": patch, "embed_dim": width, "depth": depth, "num_heads": 2},
             "size": 32,
         },
-        "text": {"depth": depth, "width": width, "heads": 2, "context_length": 16},
+        "text": {
+            "depth": depth,
+            "width": width,
+            "heads": 2,
+            "context_length": 16,
+            "causal": False,
+            "pad_mask": True,
+        },
         "tokenizer": {"kind": "trained", "vocab_size": 400},
     }
     path = folder / f"{name}.json"
@@ -41,10 +48,10 @@ def tiny(folder: Path) -> Size:
         emojis=24,
         unseen=4,
         teacher=tiny_model(folder, "tiny-teacher", depth=2, width=64, patch=8),
-        teacher_steps=4,
+        teacher_steps=3,
         teacher_batch=32,
         student=tiny_model(folder, "tiny-student", depth=1, width=32, patch=16),
-        steps=5,
+        steps=4,
         batch=32,
         goals=None,
         bench_batches="1",
