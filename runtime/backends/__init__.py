@@ -55,6 +55,14 @@ BACKENDS = {
         install="pip install onnxruntime",
         summary="CPUs on every system",
     ),
+    "onnxruntime-cuda": Backend(
+        module="clip_edge.runtime.backends.onnxruntime_cuda",
+        targets=("onnx",),
+        package="onnxruntime-gpu, with an NVIDIA GPU",
+        install="pip install onnxruntime-gpu in place of onnxruntime",
+        summary="NVIDIA GPUs through CUDA and cuDNN",
+        probe="clip_edge.runtime.backends.onnxruntime_cuda:is_found",
+    ),
     "tensorrt": Backend(
         module="clip_edge.runtime.backends.tensorrt",
         targets=("trt",),

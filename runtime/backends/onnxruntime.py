@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import onnxruntime as ort
 
 from clip_edge.bundle import EXPORT_AGAIN, Artifact, Bundle
-from clip_edge.errors import BundleError
+from clip_edge.errors import BundleError, UnavailableError
 from clip_edge.preprocess import Floats
 from clip_edge.runtime.backends import Options, Run
 
+Provider = str | tuple[str, Mapping[str, object]]
 MAX_GRAPH_BYTES = 2 * 1024**3  # what one protobuf file can hold
 
 
 def open_tower(bundle: Bundle, artifact: Artifact, options: Options) -> Run:
-    """One tower as a function from its input array to (B, D) float32.
+    """One tower as a function from its input array to (B, D) float32, on the CPU.
 
     The bytes that were hashed are the bytes that are loaded.
 
     Raises:
         BundleError: the file was changed, is no ONNX graph, or has other inputs or outputs than the manifest says.
     """
+    return open_on(["CPUExecutionProvider"], bundle, artifact, options)
+
+
+def open_on(providers: Sequence[Provider], bundle: Bundle, artifact: Artifact, options: Options) -> Run:
+    """As `open_tower`, on the first of `providers`; the others take the operations that it does not know.
+
+    Raises:
+        BundleError: as `open_tower`.
+        UnavailableError: the first provider is not in this build, or finds no device.
+    """
+    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if wanted not in ort.get_available_providers():
+        raise UnavailableError(
+            f"onnxruntime {ort.__version__} was built without {wanted}",
+            hint="onnxruntime and onnxruntime-gpu shadow each other: uninstall both, then install one",
+        )
     graph = bundle.read(artifact.path, MAX_GRAPH_BYTES)
     try:
-        session = ort.InferenceSession(graph, _session_options(options, artifact), providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(graph, _session_options(options, artifact), providers=list(providers))
     except Exception as problem:  # onnxruntime's errors share no base class
         raise BundleError(
             f"onnxruntime {ort.__version__} cannot load {artifact.path}: {_first_line(problem)}",
             where=bundle.folder / artifact.path,
             hint=EXPORT_AGAIN,
         ) from problem
+    if session.get_providers()[0] != wanted:  # onnxruntime falls back to the CPU and goes on
+        raise UnavailableError(
+            f"onnxruntime {ort.__version__} did not open {wanted}; it took {session.get_providers()[0]}",
+            hint="`clip-edge doctor` tells what it lacks",
+        )
     _check_names(session, artifact, bundle)
 
     def run(array: np.ndarray) -> Floats:
