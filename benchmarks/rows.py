@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from clip_edge.benchmarks import stats
 from clip_edge.benchmarks.plan import Cell
@@ -25,20 +26,35 @@ def own_row(cell: Cell, sampler: Sampler, bundle: Bundle, memory_bytes: int | No
 def make_row(cell: Cell, sampler: Sampler, memory_bytes: int | None, file_bytes: int, accuracy: Accuracy | None) -> Row:
     """The row of a sampler that has at least one sample."""
     samples_s = tuple(round(seconds, 9) for seconds in sampler.samples_s)
+    stages_s = stats.typical_stages(samples_s, sampler.stages_s)
+    row = row_of(cell, samples_s, stages_s, memory_bytes, file_bytes, accuracy)
+    return replace(
+        row,
+        energy_j=None if sampler.meter is None else sampler.energy_j / (len(samples_s) * cell.items),
+        soak=None if sampler.watch is None else summarise_soak(samples_s, sampler.watch.states),
+    )
+
+
+def row_of(
+    cell: Cell,
+    samples_s: tuple[float, ...],
+    stages_s: dict[str, float],
+    memory_bytes: int | None,
+    file_bytes: int,
+    accuracy: Accuracy | None,
+) -> Row:
+    """What follows from the samples of a cell, wherever they were taken."""
     latency = stats.summarise(samples_s)
-    taken = len(samples_s) * cell.items
     return Row(
         **vars(cell),
         latency_s=latency,
         samples_s=samples_s,
         outliers=len(stats.outliers(samples_s)),
         throughput_per_s=cell.items / latency.p50,
-        stages_s=stats.typical_stages(samples_s, sampler.stages_s),
+        stages_s=stages_s,
         memory_rss_bytes=memory_bytes,
         file_bytes=file_bytes,
         accuracy=accuracy,
-        energy_j=None if sampler.meter is None else sampler.energy_j / taken,
-        soak=None if sampler.watch is None else summarise_soak(samples_s, sampler.watch.states),
     )
 
 

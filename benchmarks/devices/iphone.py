@@ -6,13 +6,13 @@ line and its manifest's hash must be the one that the phone saw.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from clip_edge.benchmarks import stats
-from clip_edge.benchmarks.plan import Plan
+from clip_edge.benchmarks.plan import Cell, Plan
 from clip_edge.benchmarks.report import Device, Failure, Row
+from clip_edge.benchmarks.rows import row_of
 from clip_edge.bundle import Tower
 from clip_edge.errors import DataError
 from clip_edge.files import read_json
@@ -71,23 +71,7 @@ def read_phone(path: Path, plan: Plan) -> tuple[str, list[Row], list[Failure], D
 
 def _row(row: PhoneRow, bundle: str, plan: Plan, device: str) -> Row:
     manifest = plan.bundles[bundle].manifest
-    artifact = manifest.artifact(row.tower, ["onnx"], row.precision)
-    latency = stats.summarise(row.samples_s)
-    return Row(
-        bundle=bundle,
-        tower=row.tower,
-        precision=row.precision,
-        backend="native",
-        batch=1,
-        threads=row.threads,
-        scenario="single-stream",
-        latency_s=latency,
-        samples_s=row.samples_s,
-        outliers=len(stats.outliers(row.samples_s)),
-        throughput_per_s=1 / latency.p50,
-        stages_s={STAGES[row.tower]: row.prepare_s, "encode": row.encode_s},
-        memory_rss_bytes=row.memory_bytes,
-        file_bytes=manifest.files[artifact.path].bytes,
-        accuracy=None,
-        device=device,
-    )
+    size = manifest.files[manifest.artifact(row.tower, ["onnx"], row.precision).path].bytes
+    cell = Cell(bundle, row.tower, row.precision, "native", 1, row.threads, "single-stream")
+    stages_s = {STAGES[row.tower]: row.prepare_s, "encode": row.encode_s}
+    return replace(row_of(cell, row.samples_s, stages_s, row.memory_bytes, size, None), device=device)

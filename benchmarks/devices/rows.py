@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from clip_edge.benchmarks import stats
 from clip_edge.benchmarks.devices.remote import START_LIMIT_S, Remote
 from clip_edge.benchmarks.devices.shell import DeviceError
 from clip_edge.benchmarks.plan import Cell, Plan
 from clip_edge.benchmarks.report import Accuracy, Device, Failure, Row
+from clip_edge.benchmarks.rows import row_of
 from clip_edge.bundle import Bundle
 from clip_edge.console import Console
 from clip_edge.errors import ClipEdgeError
@@ -115,17 +115,6 @@ def native_row(cell: Cell, result: Mapping[str, Any], answer: Mapping[str, Any],
     """One entry of `results` of the native tool's `bench --json` as a row."""
     artifact = bundle.manifest.artifact(cell.tower, ["onnx"], cell.precision)
     samples_s = tuple(float(seconds) for seconds in result["samples_s"])
-    latency = stats.summarise(samples_s)
-    stages = STAGES[cell.tower]
-    return Row(
-        **vars(cell),
-        latency_s=latency,
-        samples_s=samples_s,
-        outliers=len(stats.outliers(samples_s)),
-        throughput_per_s=1 / latency.p50,
-        stages_s={ours: float(result["stages_s"][theirs]) for theirs, ours in stages.items()},
-        memory_rss_bytes=int(answer["memory_rss_bytes"]),
-        file_bytes=bundle.manifest.files[artifact.path].bytes,
-        accuracy=None,
-        device=device,
-    )
+    stages_s = {ours: float(result["stages_s"][theirs]) for theirs, ours in STAGES[cell.tower].items()}
+    size = bundle.manifest.files[artifact.path].bytes
+    return replace(row_of(cell, samples_s, stages_s, int(answer["memory_rss_bytes"]), size, None), device=device)
