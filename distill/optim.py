@@ -15,13 +15,22 @@ from clip_edge.distill.settings import OptimizerSettings, ScheduleSettings
 MAX_LOG_SCALE = math.log(100)  # Radford et al. 2021, section 2.5: a larger scale makes training unstable
 
 
-def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; norms, biases and other 1-d parameters have no weight decay."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
+def build_optimizer(
+    model: nn.Module, settings: OptimizerSettings, lr_ratio: Callable[[str], float] = lambda name: 1.0
+) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters; norms, biases and other 1-d parameters have no weight decay.
+
+    `lr_ratio` says for the name of a parameter which part of the learning rate it gets.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(lr_ratio(name), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
-            {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for p in group if (p.ndim >= 2) == is_matrix], "weight_decay": decay, "lr_ratio": ratio}
+            for ratio, group in groups.items()
+            for is_matrix, decay in ((True, settings.weight_decay), (False, 0.0))
         ],
         lr=settings.lr,
         betas=(settings.beta1, settings.beta2),
@@ -40,9 +49,9 @@ def lr_at(step: int, lr: float, steps: int, schedule: ScheduleSettings) -> float
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group the learning rate `lr`."""
+    """Give every group its part (`lr_ratio`, 1 where there is none) of the learning rate `lr`."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_ratio", 1.0)
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:

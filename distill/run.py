@@ -83,11 +83,14 @@ class Run:
             console=self.console,
         )
 
-    def start(self, model: nn.Module) -> TrainingState:
-        """Optimiser, loss scaling and average of `model`, as the newest checkpoint has them when there is one."""
+    def start(self, model: nn.Module, lr_ratio: Callable[[str], float] = lambda name: 1.0) -> TrainingState:
+        """Optimiser, loss scaling and average of `model`, as the newest checkpoint has them when there is one.
+
+        `lr_ratio` as in `optim.build_optimizer`.
+        """
         training = TrainingState(
             model,
-            optim.build_optimizer(model, self.config.optimizer),
+            optim.build_optimizer(model, self.config.optimizer, lr_ratio),
             self.precision.scaler(),
             ema=optim.ema_copy(model) if self.config.keep.weights == "ema" else None,
         )

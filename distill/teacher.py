@@ -5,6 +5,7 @@ A teacher never trains: no gradient, evaluation mode, fp32, whatever the caller 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -65,6 +66,9 @@ class Towers:
     name: str
     licence: str | None = None
     research_only: bool = False
+    # What the towers compute inside, beside their embeddings; None where it cannot be seen.
+    image_map: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # (N, 3, S, S) -> (N, D), (N, C, h, w)
+    text_words: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # (N, L) -> (N, D), (N, L, W)
 
 
 class Teacher:
@@ -90,7 +94,7 @@ class Teacher:
             preprocess=towers.preprocess,
             weights_sha256=weights_sha256(model),
             architecture_sha256=_sha256(json.dumps(towers.architecture, sort_keys=True, default=str).encode()),
-            tokenizer_sha256=_sha256(towers.tokenizer(PROBES).tobytes()),
+            tokenizer_sha256=tokenizer_sha256(towers.tokenizer),
             licence=towers.licence,
             research_only=towers.research_only,
         )
@@ -106,6 +110,24 @@ class Teacher:
         tokens = torch.from_numpy(self._towers.tokenizer(texts)).to(self.device)  # (N, L)
         with self._frozen():
             return F.normalize(self._towers.text(tokens).float(), dim=-1)
+
+    def image_features(self, pixels: Bytes) -> tuple[Tensor, Tensor | None]:
+        """As `encode_images`, and the last feature map (N, C, h, w) of a tower that shows it."""
+        if self._towers.image_map is None:
+            return self.encode_images(pixels), None
+        batch = torch.from_numpy(normalize(pixels, self._towers.preprocess)).to(self.device)  # (N, 3, S, S)
+        with self._frozen():
+            embedded, levels = self._towers.image_map(batch)
+            return F.normalize(embedded.float(), dim=-1), levels.float()
+
+    def text_features(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """As `encode_texts`, and the features (N, L, W) of all tokens of a tower that shows them."""
+        if self._towers.text_words is None:
+            return self.encode_texts(texts), None
+        tokens = torch.from_numpy(self._towers.tokenizer(texts)).to(self.device)  # (N, L)
+        with self._frozen():
+            embedded, words = self._towers.text_words(tokens)
+            return F.normalize(embedded.float(), dim=-1), words.float()
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:
@@ -142,6 +164,11 @@ def weights_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def tokenizer_sha256(tokenizer: Tokenizer) -> str:
+    """A hash of the ids of fixed sentences: equal where two tokenizers cut sentences into the same tokens."""
+    return _sha256(tokenizer(PROBES).tobytes())
+
+
 def _sha256(*parts: bytes) -> str:
     digest = hashlib.sha256()
     for part in parts:
@@ -151,6 +178,7 @@ def _sha256(*parts: bytes) -> str:
 
 def _load_student(path: str) -> Towers:
     from clip_edge.distill.batches import encode_texts
+    from clip_edge.distill.models.adapted import inside_image, inside_text, shows_maps
     from clip_edge.distill.models.checkpoint import load_student
 
     loaded = load_student(Path(path))
@@ -166,6 +194,8 @@ def _load_student(path: str) -> Towers:
         name=str(loaded.info.get("name", Path(path).name)),
         licence=", ".join(str(entry["name"]) for entry in loaded.info.get("licences", [])) or None,
         research_only=bool(loaded.info.get("research_only", False)),
+        image_map=functools.partial(inside_image, student) if shows_maps(student) else None,
+        text_words=functools.partial(inside_text, student),
     )
 
 

@@ -74,7 +74,7 @@ def _dry_run(args: argparse.Namespace, config: Any, console: Console) -> Outcome
         from clip_edge.distill.data.loader import steps_per_epoch
 
         steps_per_epoch(train_set, config.batch_size)  # says why not; loads torch, so only now
-    if getattr(config, "knowledge", ""):
+    if getattr(config, "knowledge", "") or getattr(config, "sources", ()):
         cast("recipes.TaughtRecipe", recipes.load(args.recipe)).check(config, train_set)
     epochs = config.steps * config.batch_size / samples
     console.out(to_toml(config).rstrip())

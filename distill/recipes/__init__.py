@@ -23,7 +23,7 @@ class RecipeInfo:
 
     @property
     def defaults(self) -> Path:
-        return Path(__file__).with_name(self.module.rpartition(".")[2] + ".toml")
+        return Path(__file__).with_name(self.module.rpartition(".")[2].replace("_", "-") + ".toml")
 
     @property
     def presets(self) -> dict[str, Path]:
@@ -35,6 +35,10 @@ class RecipeInfo:
 RECIPES = {
     "clip": RecipeInfo(
         "clip_edge.distill.recipes.clip", "plain contrastive training of both towers; also makes teachers"
+    ),
+    "dc-clip": RecipeInfo(
+        "clip_edge.distill.recipes.dc_clip",
+        "several languages: each tower learns its teacher's features, then both are aligned (DC-CLIP)",
     ),
     "lightclip": RecipeInfo(
         "clip_edge.distill.recipes.lightclip",

@@ -1,0 +1,242 @@
+"""The dc-clip recipe on real scenes: stages follow each other, resume, and leave alone what is not theirs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clip_edge.cli import main
+from clip_edge.config import load_config
+from clip_edge.console import Console
+from clip_edge.distill.metrics import read_metrics
+from clip_edge.distill.models.adapted import AdaptedStudent
+from clip_edge.distill.models.checkpoint import load_student
+from clip_edge.distill.recipes import RECIPES, clip, dc_clip
+from clip_edge.distill.recipes.dc_clip import Config, FeatureSettings
+from clip_edge.distill.settings import EvaluationSettings, LogSettings, OptimizerSettings, ScheduleSettings
+from clip_edge.errors import ConfigError
+
+TEXT = {"depth": 1, "width": 32, "heads": 2, "context_length": 24, "causal": False, "pad_mask": True}
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "embed_dim": 32,
+    "image": {
+        "tower": "timm:resnet10t",
+        "args": {"channels": [8, 16, 16, 32], "stem_width": 8},
+        "size": 32,
+    },
+    "text": TEXT,
+    "tokenizer": {"kind": "trained", "vocab_size": 400},
+}
+TEACHER = TINY | {
+    "name": "teacher",
+    "embed_dim": 48,
+    "image": {
+        "tower": "timm:vit_tiny_patch16_224",
+        "args": {"img_size": 48, "patch_size": 8, "embed_dim": 40, "depth": 1, "num_heads": 2},
+        "size": 48,
+    },
+    "text": TEXT | {"width": 64, "depth": 2},
+}
+LOOP: dict[str, Any] = {
+    "steps": 6,
+    "batch_size": 16,
+    "workers": 0,
+    "langs": ("en", "zh"),
+    "device": "cpu",
+    "optimizer": OptimizerSettings(lr=2e-3),
+    "schedule": ScheduleSettings(warmup_steps=2),
+    "evaluation": EvaluationSettings(split=""),
+    "log": LogSettings(every_steps=1, tensorboard=False, checkpoint_every_steps=2),
+}
+NOTHING = FeatureSettings(inner=0, embedding=0)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # sums in the same order whatever the machine
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("student"), TINY)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory, tiny_emoji: Path) -> Path:
+    folder = tmp_path_factory.mktemp("teacher")
+    return clip.run(clip.Config(**LOOP), data=tiny_emoji, student=write(folder, TEACHER), out=folder / "run")
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory, tiny_emoji: Path, student: Path, teacher: Path) -> Path:
+    out = tmp_path_factory.mktemp("features") / "run"
+    dc_clip.run(Config(teacher=str(teacher), **LOOP), data=tiny_emoji, student=student, out=out)
+    return out
+
+
+def write(folder: Path, spec: dict[str, Any]) -> Path:
+    path = folder / f"{spec['name']}.json"
+    path.write_text(json.dumps(spec))
+    return path
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "student" / "model.safetensors")
+
+
+def changed(a: Path, b: Path) -> set[str]:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    return {name for name in first if not torch.equal(first[name], second[name])}
+
+
+def test_the_commented_defaults_are_those_of_the_dataclass() -> None:
+    assert load_config(Config, [RECIPES["dc-clip"].defaults]) == Config()
+
+
+def test_every_term_of_stage_1_falls(features: Path) -> None:
+    rows = read_metrics(features / "metrics.jsonl")
+    for name in ("image_embedding_loss", "text_embedding_loss", "image_map_loss", "text_words_loss"):
+        assert rows[-1][name] < rows[0][name], name
+
+
+def test_the_student_is_exported_without_adapters(features: Path, teacher: Path) -> None:
+    assert {name.partition(".")[0] for name in weights(features)} == {"image", "text", "logit_scale"}
+    info = load_student(features).info
+    assert info["provenance"]["recipe"] == "dc-clip"
+    assert info["provenance"]["teachers"][0]["source"] == str(teacher)
+
+
+def test_each_tower_learns_alone(
+    tiny_emoji: Path, student: Path, teacher: Path, features: Path, tmp_path: Path
+) -> None:
+    base = Config(teacher=str(teacher), start=str(features), **LOOP)
+    dc_clip.run(replace(base, text=NOTHING), data=tiny_emoji, student=student, out=tmp_path / "image")
+    assert {name.partition(".")[0] for name in changed(features, tmp_path / "image")} == {"image"}
+    then = replace(base, start=str(tmp_path / "image"), image=NOTHING)
+    dc_clip.run(then, data=tiny_emoji, student=student, out=tmp_path / "text")
+    assert {name.partition(".")[0] for name in changed(tmp_path / "image", tmp_path / "text")} == {"text"}
+
+
+def test_stage_2_moves_towers_less_than_projections(
+    tiny_emoji: Path, student: Path, features: Path, tmp_path: Path
+) -> None:
+    config = Config(stage="alignment", start=str(features), tower_lr_ratio=1e-3, **LOOP)
+    dc_clip.run(config, data=tiny_emoji, student=student, out=tmp_path / "run")
+    before, after = weights(features), weights(tmp_path / "run")
+    table, projection = (
+        float((after[name] - before[name]).abs().max())
+        for name in ("text.token_embedding.weight", "text.projection.weight")
+    )
+    assert 0 < table < projection / 10
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+class Dying(Console):
+    """A console whose evaluation report at a step is the last thing that happens."""
+
+    def say(self, text: str) -> None:
+        if text.startswith("step 3:"):
+            raise KilledError
+
+
+@pytest.mark.parametrize("stage", ["features", "alignment"])
+def test_killed_and_resumed_is_uninterrupted(
+    stage: Any, tiny_emoji: Path, student: Path, teacher: Path, features: Path, tmp_path: Path
+) -> None:
+    source = {"teacher": str(teacher)} if stage == "features" else {"start": str(features)}
+    watched = LOOP | {"evaluation": EvaluationSettings(every_steps=3, stop_at_chance_after=0)}
+    config = Config(stage=stage, **source, **watched)
+    dc_clip.run(config, data=tiny_emoji, student=student, out=tmp_path / "whole")
+    dying = Dying(quiet=True, progress_bars=False)
+    with pytest.raises(KilledError):
+        dc_clip.run(config, data=tiny_emoji, student=student, out=tmp_path / "killed", console=dying)
+    dc_clip.run(config, data=tiny_emoji, student=student, out=tmp_path / "killed", resume=True)
+    assert not changed(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_features_in_chunks_train_alike(tiny_emoji: Path, teacher: Path, tmp_path: Path) -> None:
+    student = write(tmp_path, TINY | {"image": TEACHER["image"] | {"size": 48}})  # without BatchNorm
+    base = replace(Config(teacher=str(teacher), **LOOP), steps=2)
+    found = []
+    for chunk_size in (0, 5):
+        out = tmp_path / str(chunk_size)
+        dc_clip.run(replace(base, chunk_size=chunk_size), data=tiny_emoji, student=student, out=out)
+        rows = read_metrics(out / "metrics.jsonl")
+        found.append([value for row in rows for name, value in sorted(row.items()) if name.endswith("_loss")])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(tiny_emoji: Path, teacher: Path, tmp_path: Path) -> None:
+    student = write(tmp_path, TINY | {"image": TEACHER["image"]})  # BatchNorm would see half the batch in each
+    words = ["distill", "dc-clip", "--data", str(tiny_emoji), "--student", str(student), "-q"]
+    overrides = ["steps=3", "workers=0", "batch_size=16", "device=cpu", f"teacher={teacher}"]
+    overrides += ["log.every_steps=1", "log.tensorboard=false", "evaluation.split="]
+    words += [word for one in overrides for word in ("--set", one)]
+    assert main([*words, "--out", str(tmp_path / "one")]) == 0
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "clip_edge.cli"]
+    command = [sys.executable, "-m", *launcher, *words, "--out", str(tmp_path / "two")]
+    subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
+    one, two = (weights(tmp_path / name) for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], atol=1e-3, rtol=1e-3)
+
+
+def test_without_common_tokens_or_maps_embeddings_are_what_is_left(
+    tiny_emoji: Path, student: Path, tiny_open_clip: Path, tmp_path: Path
+) -> None:
+    config = replace(Config(teacher=f"open_clip:{tiny_open_clip}", **LOOP), steps=2)
+    dc_clip.run(config, data=tiny_emoji, student=student, out=tmp_path / "run")
+    row = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
+    found = {name for name in row if name.endswith("_loss")}
+    assert found == {"image_embedding_loss", "text_embedding_loss"}
+
+
+def test_adapters_have_the_sizes_of_the_teacher(features: Path) -> None:
+    loaded = load_student(features)
+    model = AdaptedStudent(loaded.student, map_channels=7, word_width=5, dim=32).eval()
+    with torch.no_grad():
+        image, level = model.see(torch.zeros(2, 3, 32, 32))
+        text, words = model.read(torch.from_numpy(loaded.tokenizer(["a", "b c"])))
+        torch.testing.assert_close(image, loaded.student.eval().encode_image(torch.zeros(2, 3, 32, 32)))
+    assert level is not None
+    assert words is not None
+    assert level.shape[:2] == (2, 7)
+    assert words.shape == (2, 24, 5)
+    assert text.shape == (2, 32)
+
+
+def test_a_dry_run_misses_the_teacher(tiny_emoji: Path, student: Path, tmp_path: Path) -> None:
+    words = ["distill", "dc-clip", "--data", str(tiny_emoji), "--student", str(student), "--out", str(tmp_path / "r")]
+    assert main([*words, "-q", "--dry-run", "--set", "batch_size=16"]) == 2
+    assert main([*words, "-q", "--dry-run", "--set", "batch_size=16", "--set", "teacher=nowhere"]) == 2
+
+
+def test_what_does_not_belong_together_is_refused(
+    tiny_emoji: Path, student: Path, features: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="starts from a student"):
+        dc_clip.run(Config(stage="alignment", **LOOP), data=tiny_emoji, student=student, out=tmp_path / "a")
+    other = write(tmp_path, TINY | {"name": "other", "embed_dim": 16})
+    with pytest.raises(ConfigError, match="another student"):
+        dc_clip.run(
+            Config(stage="alignment", start=str(features), **LOOP), data=tiny_emoji, student=other, out=tmp_path / "b"
+        )
+    with pytest.raises(ValueError, match="nothing would be trained"):
+        Config(teacher="t", image=NOTHING, text=NOTHING)
+    with pytest.raises(ValueError, match="stop_at_chance_after"):
+        Config(teacher="t", image=NOTHING)
