@@ -2,8 +2,9 @@
 
     python -m clip_edge.benchmarks.export_matrix --student RUN --data DATA
 
-A cell runs in processes of its own, with a limit of memory and time; finished cells are kept in the JSON file, so that
-the table can be made in parts, on another day, or on another machine. Where no trained weights can be had they are
+The precisions of a model for a target are exported by one process, with a limit of memory and time; if it fails, each
+precision is tried alone. Finished cells are kept in the JSON file, so that the table can be made in parts, on another
+day, or on another machine. Where no trained weights can be had they are
 random: whether a model exports, how near it comes to PyTorch and how large it is can be seen without training; its
 accuracy cannot, and is measured elsewhere.
 """
@@ -34,10 +35,10 @@ MODELS = {
     "SigLIP-B/16": "open_clip:ViT-B-16-SigLIP:random",
 }
 TRAINED = "nano student, trained"  # the folder that --student names
-COLUMNS = {  # target -> precisions, and the backend that runs its artefacts here
-    "onnx": (("fp32", "fp16", "int8", "int4"), "onnxruntime"),
-    "trt-rtx": (("fp32", "fp16", "int8"), "onnxruntime"),
-    "coreml": (("fp16", "int8", "pal4"), "mil"),
+COLUMNS = {  # target -> precisions
+    "onnx": ("fp32", "fp16", "int8", "int4"),
+    "trt-rtx": ("fp32", "fp16", "int8"),
+    "coreml": ("fp16", "int8", "pal4"),
 }
 POLL_S = 0.5
 
@@ -101,26 +102,43 @@ def _resident_mb(pid: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
 
 
-def measure(cell: Cell, source: str, args: argparse.Namespace) -> None:
-    """Export and verify one cell, in place."""
+def measure(cells: list[Cell], source: str, args: argparse.Namespace) -> None:
+    """Export and prove cells of one model and target, in place: together, and where that fails each one alone."""
+    if len(cells) > 1:
+        try:
+            _measure(cells, source, args)
+            return
+        except RefusedError:  # which of them failed, and why, is found one by one
+            for cell in cells:
+                cell.towers.clear()
+    for cell in cells:
+        try:
+            _measure([cell], source, args)
+        except RefusedError as problem:
+            cell.reason = str(problem)
+
+
+def _measure(cells: list[Cell], source: str, args: argparse.Namespace) -> None:
+    """One export: the source, its references and its calibration are made once for all `cells`."""
     started = time.monotonic()
-    limits = {"memory_mb": args.memory_mb, "time_s": args.time_s}
-    folder = Path(tempfile.mkdtemp(prefix="clip-edge-matrix-"))
-    bundle = folder / "bundle"
-    try:
-        words = ["export", source, "--target", cell.target, "--precision", cell.precision, "--out", str(bundle)]
-        made = command([*words, "--calibration", str(args.data)], **limits)
-        proof = command(["verify", str(bundle), "--backend", COLUMNS[cell.target][1]], **limits)
-        files = made["manifest"]["files"]
-        for check in proof["towers"]:
+    target = cells[0].target
+    with tempfile.TemporaryDirectory(prefix="clip-edge-matrix-") as folder:
+        bundle = Path(folder) / "bundle"
+        words = ["export", source, "--target", target, "--out", str(bundle), "--calibration", str(args.data)]
+        words += [word for cell in cells for word in ("--precision", cell.precision)]
+        made = command(words, memory_mb=args.memory_mb, time_s=args.time_s)
+        if args.keep is not None:
+            kept = args.keep / cells[0].model.replace("/", "").replace(", ", "-").replace(" ", "-") / target
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(bundle, kept)
+    files = made["manifest"]["files"]
+    checks = [check for proof in made["proofs"] for check in proof["towers"]]
+    for cell in cells:
+        for check in (row for row in checks if row["precision"] == cell.precision):
             size = sum(entry["bytes"] for name, entry in files.items() if f"{name}/".startswith(f"{check['path']}/"))
             picked = {name: check[name] for name in ("tower", "cases", "min_cosine", "p1_cosine")}
             cell.towers.append({**picked, "bytes": size})
-    except RefusedError as problem:
-        cell.reason = str(problem)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    cell.seconds = round(time.monotonic() - started, 1)
+        cell.seconds = round((time.monotonic() - started) / len(cells), 1)
 
 
 def page(cells: list[Cell], settings: dict[str, Any]) -> str:
@@ -132,7 +150,7 @@ def page(cells: list[Cell], settings: dict[str, Any]) -> str:
         "with fp32 PyTorch over the golden set of its bundle: the smallest, then the first percentile. All weights are",
         "random but the trained student's; calibration on the built-in data. Limits for a cell: "
         f"{settings['memory_mb']} MB, {settings['time_s']:.0f} s.",
-        "Times were taken on a busy two-core machine and say little.",
+        "Times were taken on a busy machine and say little; precisions that were exported together share theirs.",
         "",
         "| model | target | precision | image: cosine min / p1 | MB | text: cosine min / p1 | MB | seconds |",
         "|---|---|---|---|--:|---|--:|--:|",
@@ -160,7 +178,7 @@ def cells_of(args: argparse.Namespace) -> dict[str, tuple[Cell, str]]:
     return {
         cell.key: (cell, source)
         for model, source in models.items()
-        for target, (precisions, _) in COLUMNS.items()
+        for target, precisions in COLUMNS.items()
         for precision in precisions
         for cell in [Cell(model, target, precision)]
     }
@@ -179,6 +197,7 @@ def main() -> None:
     )
     parser.add_argument("--only", default="", help="cells whose `model | target | precision` holds this text")
     parser.add_argument("--again", action="store_true", help="also cells that ended with a reason")
+    parser.add_argument("--keep", type=Path, help="keep the bundles in KEEP/MODEL/TARGET")
     parser.add_argument("--memory-mb", type=int, default=6000)
     parser.add_argument("--time-s", type=float, default=1800.0)
     args = parser.parse_args()
@@ -186,13 +205,15 @@ def main() -> None:
     stored = json.loads(args.out.read_text())["cells"] if args.out.exists() else []
     known = {cell.key: cell for cell in (Cell(**row) for row in stored)}
     settings = {"memory_mb": args.memory_mb, "time_s": args.time_s}
-    for key, (cell, source) in wanted.items():
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for key, (cell, _) in wanted.items():
         done = known.get(key)
-        if args.only not in key or (done is not None and not (args.again and done.reason)):
-            continue
-        sys.stderr.write(f"{key} …\n")
-        measure(cell, source, args)
-        known[key] = cell
+        if args.only in key and (done is None or (args.again and done.reason)):
+            groups.setdefault((cell.model, cell.target), []).append(cell)
+    for (model, target), cells in groups.items():
+        sys.stderr.write(f"{model} | {target} | {', '.join(cell.precision for cell in cells)} …\n")
+        measure(cells, wanted[cells[0].key][1], args)
+        known.update({cell.key: cell for cell in cells})
         save(args, wanted, known, settings)
     save(args, wanted, known, settings)
 

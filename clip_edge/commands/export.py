@@ -15,6 +15,7 @@ from clip_edge.schema import as_dict
 
 if TYPE_CHECKING:
     from clip_edge.bundle import Bundle, Precision
+    from clip_edge.runtime.verify import Verification
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,10 +67,10 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     )
     for proof in proofs:
         verify.show(proof, console)
-    return _finished(bundle, time.monotonic() - started_s, console)
+    return _finished(bundle, proofs, time.monotonic() - started_s, console)
 
 
-def _finished(bundle: Bundle, elapsed_s: float, console: Console) -> Outcome:
+def _finished(bundle: Bundle, proofs: list[Verification], elapsed_s: float, console: Console) -> Outcome:
     manifest = bundle.manifest
     size_bytes = sum(entry.bytes for entry in manifest.files.values())
     console.say(f"wrote {bundle.folder} ({human_bytes(size_bytes)}) in {elapsed_s:.1f} s")
@@ -79,5 +80,11 @@ def _finished(bundle: Bundle, elapsed_s: float, console: Console) -> Outcome:
         names = ", ".join(dict.fromkeys(licence.name for licence in manifest.licences if licence.research_only))
         console.warn(f"the weights are for research only: {names}")
     return Outcome(
-        {"bundle": str(bundle.folder), "bytes": size_bytes, "elapsed_s": elapsed_s, "manifest": as_dict(manifest)}
+        {
+            "bundle": str(bundle.folder),
+            "bytes": size_bytes,
+            "elapsed_s": elapsed_s,
+            "proofs": [as_dict(proof) for proof in proofs],
+            "manifest": as_dict(manifest),
+        }
     )

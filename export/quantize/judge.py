@@ -14,6 +14,7 @@ from clip_edge.numerics import Doubles, Floats, cosine_rows
 
 FOCUS = 12  # rows on which single layers are compared: those on which the first draft was worst
 TRIES = 24  # of giving kept layers back
+RUNS = 24  # of neighbouring layers, ranked together before single ones: bounds the time of a deep tower
 MARGIN = 0.0015  # above the tolerance: another processor rounds some sums the other way
 
 Build = Callable[[Collection[str]], onnx.ModelProto]  # layers in the lower precision -> graph
@@ -59,8 +60,9 @@ def choose_kept(
 ) -> dict[str, float]:
     """The fewest layers that must keep the higher precision, each with what it alone costs in cosine.
 
-    Layers are ranked by the cosine that each one alone loses on the worst rows; a bisection finds how many of the
-    worst to keep; then kept layers are given back where the rest holds without them.
+    Runs of neighbouring layers are ranked by the cosine that each one alone loses on the worst rows, and a bisection
+    finds how many of the worst to keep; their layers are ranked in the same way one by one, and those are given back
+    without which the rest holds.
 
     Raises:
         ExportError: even with every layer kept the tolerance is missed.
@@ -70,33 +72,48 @@ def choose_kept(
     if cosines.min() >= goal:
         return {}
     judge.focus(cosines)
-    costs: dict[str, float] = {}
-    with console.progress("ranking layers", total=len(candidates), unit="layers") as meter:
-        for name in candidates:
-            costs[name] = 1.0 - judge.focused(build([name]))
-            meter.advance()
-    order = sorted(candidates, key=lambda name: -costs[name])
+
+    def rank(groups: Sequence[Sequence[str]]) -> list[float]:
+        costs = []
+        with console.progress("ranking layers", total=len(groups), unit="groups of layers") as meter:
+            for group in groups:
+                costs.append(1.0 - judge.focused(build(group)))
+                meter.advance()
+        return costs
 
     def passes(kept: Collection[str]) -> bool:
         return judge.focused(build([name for name in candidates if name not in kept])) >= goal
 
-    kept = _give_back(_bisect(order, passes), passes)
+    length = -(-len(candidates) // RUNS)
+    runs = [candidates[start : start + length] for start in range(0, len(candidates), length)]
+    if length > 1:
+        runs = _bisect(_costliest(runs, rank(runs)), passes)
+    singles = [name for run in runs for name in run]
+    costs = dict(zip(singles, rank([[name] for name in singles]), strict=True))
+    order = sorted(singles, key=lambda name: -costs[name])
+    kept = _give_back([name for run in _bisect([[name] for name in order], passes) for name in run], passes)
     while judge.cosines(build([name for name in candidates if name not in kept])).min() < goal:
-        rest = [name for name in order if name not in kept]
+        rest = [name for name in [*order, *candidates] if name not in kept]
         if not rest:
             raise ExportError(
                 "no layer can be quantised within the tolerance", hint="choose fp16, or train the student longer"
             )
         kept = [*kept, rest[0]]
+    missing = [name for name in kept if name not in costs]
+    costs.update(zip(missing, rank([[name] for name in missing]), strict=True))
     return {name: costs[name] for name in kept}
 
 
-def _bisect(order: Sequence[str], passes: Callable[[Collection[str]], bool]) -> list[str]:
+def _costliest(runs: Sequence[Sequence[str]], costs: Sequence[float]) -> list[Sequence[str]]:
+    return [runs[index] for index in np.argsort(-np.array(costs), kind="stable")]
+
+
+def _bisect(order: Sequence[Sequence[str]], passes: Callable[[Collection[str]], bool]) -> list[Sequence[str]]:
     """The shortest start of `order` that passes; more kept layers never hurt, up to rounding."""
     fails, holds = 0, len(order)
     while holds - fails > 1:
         middle = (fails + holds) // 2
-        if passes(order[:middle]):
+        if passes([name for run in order[:middle] for name in run]):
             holds = middle
         else:
             fails = middle

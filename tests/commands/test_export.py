@@ -21,6 +21,8 @@ def test_export_writes_a_bundle_and_one_object(
     data = json.loads(output.out)
     assert data["bundle"] == str(out)
     assert data["manifest"]["artifacts"][0]["verification"]["min_cosine"] > 0.9999
+    assert [check["tower"] for proof in data["proofs"] for check in proof["towers"]] == ["image", "text"]
+    assert all(check["p1_cosine"] > 0.9999 for proof in data["proofs"] for check in proof["towers"])
     assert data["bytes"] == sum(entry.bytes for entry in Bundle.open(out).manifest.files.values())
     assert output.err == ""
 

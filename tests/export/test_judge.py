@@ -1,0 +1,68 @@
+"""Which layers keep the higher precision: the ones that cost, found without judging every layer alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from clip_edge.console import SILENT
+from clip_edge.errors import ExportError
+from clip_edge.export.quantize.judge import MARGIN, RUNS, Judge, choose_kept
+
+WIDTH = 8
+NAMES = [f"layer{index:02d}" for index in range(3 * RUNS)]
+BAD = {"layer07", "layer08", "layer40"}
+
+
+class Sum:
+    """A graph that adds up the products of many layers; layers in the lower precision are off by a known noise."""
+
+    def __init__(self, noise: dict[str, float]) -> None:
+        random = np.random.default_rng(0)
+        self.weights = {name: random.normal(size=(WIDTH, WIDTH)).astype(np.float32) for name in NAMES}
+        self.errors = {
+            name: (noise.get(name, 1e-3) * random.normal(size=(WIDTH, WIDTH))).astype(np.float32) for name in NAMES
+        }
+        self.built = 0
+
+    def build(self, chosen: Collection[str]) -> onnx.ModelProto:
+        """The graph with `chosen` layers in the lower precision."""
+        self.built += 1
+        weights = {name: self.weights[name] + self.errors[name] * (name in chosen) for name in NAMES}
+        nodes = [helper.make_node("MatMul", ["x", name], [f"{name}.y"]) for name in NAMES]
+        nodes.append(helper.make_node("Sum", [f"{name}.y" for name in NAMES], ["y"]))
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", WIDTH]) for name in "xy"]
+        constants = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+        graph = helper.make_graph(nodes, "sum", ends[:1], ends[1:], constants)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def judge_of(model: Sum) -> Judge:
+    return Judge(model.build([]), np.random.default_rng(1).normal(size=(40, WIDTH)).astype(np.float32))
+
+
+def test_the_worst_runs_are_found_and_the_rest_is_given_back() -> None:
+    model = Sum(dict.fromkeys(BAD, 4.0))
+    judge = judge_of(model)
+    model.built = 0
+    kept = choose_kept(NAMES, model.build, judge, 0.99, SILENT)
+    assert model.built < len(NAMES)
+    assert set(kept) == BAD
+    assert all(cost > 0.01 for cost in kept.values())
+    assert judge.cosines(model.build([name for name in NAMES if name not in kept])).min() >= 0.99 + MARGIN
+
+
+def test_nothing_is_kept_where_everything_holds() -> None:
+    model = Sum({})
+    assert choose_kept(NAMES, model.build, judge_of(model), 0.99, SILENT) == {}
+
+
+def test_a_graph_that_fails_with_every_layer_kept_is_refused() -> None:
+    model, other = Sum({}), Sum({})
+    other.weights = {name: -value for name, value in model.weights.items()}
+    with pytest.raises(ExportError, match="no layer can be quantised within the tolerance"):
+        choose_kept(NAMES[:30], other.build, judge_of(model), 0.99, SILENT)
