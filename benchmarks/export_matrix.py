@@ -141,7 +141,7 @@ def _measure(cells: list[Cell], source: str, args: argparse.Namespace) -> None:
         cell.seconds = round((time.monotonic() - started) / len(cells), 1)
 
 
-def page(cells: list[Cell], settings: dict[str, Any]) -> str:
+def page(cells: list[Cell], missing: list[str], settings: dict[str, Any]) -> str:
     """The table in Markdown; every empty cell carries its reason."""
     lines = [
         "# Which model in which precision",
@@ -168,7 +168,9 @@ def page(cells: list[Cell], settings: dict[str, Any]) -> str:
             for tower in ("image", "text")
         ]
         lines.append(f"{name}| {' | '.join(parts)} | {cell.seconds:.0f} |")
-    lines += ["", *(f"[{number}] {reason}  " for reason, number in reasons.items()), ""]
+    lines += ["", *(f"[{number}] {reason}  " for reason, number in reasons.items()), *([""] if reasons else [])]
+    if missing:
+        lines += [f"Not measured yet, for want of time: {', '.join(missing)}.", ""]
     return "\n".join(lines)
 
 
@@ -221,14 +223,13 @@ def main() -> None:
 def save(
     args: argparse.Namespace, wanted: dict[str, tuple[Cell, str]], known: dict[str, Cell], settings: dict[str, Any]
 ) -> None:
-    """Both files, whole; cells that were not measured yet say so on the page."""
+    """Both files, whole; cells that were not measured yet are named below the table."""
     rows = [known[key] for key in wanted if key in known]
     write_file(args.out, json.dumps({"settings": settings, "cells": [asdict(row) for row in rows]}, indent=1).encode())
-    shown = [
-        known.get(key) or Cell(cell.model, cell.target, cell.precision, "not measured yet")
-        for key, (cell, _) in wanted.items()
+    missing = [
+        f"{cell.model} ({cell.target} {cell.precision})" for key, (cell, _) in wanted.items() if key not in known
     ]
-    write_file(args.page, page(shown, settings).encode())
+    write_file(args.page, page(rows, missing, settings).encode())
 
 
 if __name__ == "__main__":
