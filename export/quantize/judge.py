@@ -14,7 +14,7 @@ from clip_edge.numerics import Doubles, Floats, cosine_rows
 
 FOCUS = 12  # rows on which single layers are compared: those on which the first draft was worst
 TRIES = 24  # of giving kept layers back
-RUNS = 24  # of neighbouring layers, ranked together before single ones: bounds the time of a deep tower
+RUNS = 64  # of neighbouring layers, ranked together before single ones: bounds the time of a deep tower
 MARGIN = 0.0015  # above the tolerance: another processor rounds some sums the other way
 
 Build = Callable[[Collection[str]], onnx.ModelProto]  # layers in the lower precision -> graph
