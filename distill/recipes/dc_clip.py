@@ -119,6 +119,7 @@ def _learn_features(config: Config, run: Run, resume: bool) -> Path:
     from clip_edge.distill import distributed, setup
     from clip_edge.distill.losses.features import embedding_loss, map_loss, token_loss
     from clip_edge.distill.models.adapted import AdaptedStudent
+    from clip_edge.distill.reinforce.source import inherited_licences
     from clip_edge.distill.taught import ask, inner_sizes
     from clip_edge.distill.teacher import load_teacher
 
@@ -127,6 +128,7 @@ def _learn_features(config: Config, run: Run, resume: bool) -> Path:
     if not run.begin("dc-clip", resume=resume, knowledge=teacher.info.weights_sha256):
         return run.student_folder
     built = _begin_student(config, run)
+    built.student.licences.extend(inherited_licences((teacher.info,)))
     channels, width = inner_sizes(teacher, built)
     model = AdaptedStudent(
         built.student,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -115,6 +116,21 @@ def test_the_student_is_exported_without_adapters(features: Path, teacher: Path)
     info = load_student(features).info
     assert info["provenance"]["recipe"] == "dc-clip"
     assert info["provenance"]["teachers"][0]["source"] == str(teacher)
+
+
+def test_the_licence_of_the_teacher_goes_with_the_student_through_both_stages(
+    tiny_emoji: Path, student: Path, teacher: Path, tmp_path: Path
+) -> None:
+    path, licence = tmp_path / "teacher", {"applies_to": "weights", "name": "for research", "research_only": True}
+    shutil.copytree(teacher, path)
+    info = json.loads((path / "model.json").read_text())
+    (path / "model.json").write_text(json.dumps(info | {"licences": [licence], "research_only": True}))
+    first = replace(Config(teacher=str(path), **LOOP), steps=1)
+    dc_clip.run(first, data=tiny_emoji, student=student, out=tmp_path / "one")
+    then = replace(Config(stage="alignment", start=str(tmp_path / "one"), **LOOP), steps=1)
+    found = load_student(dc_clip.run(then, data=tiny_emoji, student=student, out=tmp_path / "two")).info
+    assert found["research_only"]
+    assert "for research" in found["licences"][0]["name"]
 
 
 def test_each_tower_learns_alone(
