@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from clip_edge.distill.data.languages import BalancedBatch
     from clip_edge.distill.data.loader import Batch
     from clip_edge.distill.data.samples import DataSet
+    from clip_edge.distill.models.adapted import AdaptedStudent
     from clip_edge.distill.models.checkpoint import LoadedStudent
     from clip_edge.distill.run import Run
     from clip_edge.distill.taught import TaughtBatch
@@ -142,10 +143,7 @@ def _learn_features(config: Config, run: Run, resume: bool) -> Path:
         tower.train(settings.used).requires_grad_(settings.used)
     distributed.same_start(model)
     training = run.start(model)
-    if config.image.inner and model.maps is None:
-        run.console.say("the teacher shows no feature maps: the image tower learns from its embeddings alone")
-    if config.text.inner and model.words is None:
-        run.console.say("the teacher cuts sentences otherwise: the text tower learns from its embeddings alone")
+    _tell_missing(config, run, model)
 
     # One step: the distance of either tower from its teacher, per sample.
     def embed(batch: TaughtBatch) -> tuple[Tensor, ...]:
@@ -176,6 +174,14 @@ def _learn_features(config: Config, run: Run, resume: bool) -> Path:
     stream = ask(teacher, _batches(config, run, built, teacher, training.step))
     run.train(training, built, stream, embed, loss, student_in=lambda model: model.student)
     return run.finish("dc-clip", training, built, provenance=_provenance(config, teacher))
+
+
+def _tell_missing(config: Config, run: Run, model: AdaptedStudent) -> None:
+    """Say which inner features were asked for and cannot be compared."""
+    if config.image.inner and model.maps is None:
+        run.console.say("the teacher shows no feature maps: the image tower learns from its embeddings alone")
+    if config.text.inner and model.words is None:
+        run.console.say("the teacher cuts sentences otherwise: the text tower learns from its embeddings alone")
 
 
 def _align(config: Config, run: Run, resume: bool) -> Path:
