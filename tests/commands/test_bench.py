@@ -39,7 +39,7 @@ def test_every_combination_is_a_row_with_samples_stages_and_memory(measured: Pat
     }
     for row in report.results:
         assert set(row.stages_s) == stages[row.tower, row.scenario]
-        assert 0.3 * row.latency_s.min < sum(row.stages_s.values()) <= 1.01 * row.latency_s.max  # a busy machine included
+        assert 0.3 * row.latency_s.min < sum(row.stages_s.values()) <= 1.01 * row.latency_s.max
         assert row.latency_s.min <= row.latency_s.p50 <= row.latency_s.max
         assert row.memory_rss_bytes is not None
         assert 20e6 < row.memory_rss_bytes < 400e6  # a process with numpy and an engine, without torch
