@@ -206,7 +206,8 @@ def test_an_encoding_without_the_character_is_no_error():
 
 def test_interrupted_is_130(tmp_path: Path):
     program = (
-        "import sys, time, types, clip_edge.cli as cli\n"
+        "import signal, sys, time, types, clip_edge.cli as cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs start with it ignored
         "def run(args, console):\n"
         "    console.say('ready')\n"
         "    time.sleep(60)\n"
@@ -214,11 +215,10 @@ def test_interrupted_is_130(tmp_path: Path):
         "cli.VERBS['probe'] = ''\n"
         "sys.exit(cli.main(['probe']))\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    assert process.stderr.readline() == "ready\n"
-    time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    assert process.stderr.read() == "\ninterrupted\n"
-    process.stderr.close()
-    assert process.wait(timeout=60) == 130
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "ready\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == "\ninterrupted\n"
+        assert process.wait(timeout=60) == 130
