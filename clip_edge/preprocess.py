@@ -40,15 +40,17 @@ class PreprocessSpec:
             raise ValueError(f"`std` must be positive; found {self.std}")
 
 
-def resize_and_crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
-    """An RGB picture of `spec.size` squared.
+def resize_and_crop(
+    image: Image.Image, spec: PreprocessSpec, *, resampling: Image.Resampling | None = None
+) -> Image.Image:
+    """An RGB picture of `spec.size` squared; with another `resampling` also a mask of numbers.
 
     The longer side is truncated (`int(size * long / short)`), as torchvision and transformers do.
 
     Raises:
         DataError: the picture is so narrow that its resized form would exceed 100 million pixels.
     """
-    size, filter_ = spec.size, RESAMPLING[spec.interpolation]
+    size, filter_ = spec.size, RESAMPLING[spec.interpolation] if resampling is None else resampling
     if spec.resize == "squash":
         return image.resize((size, size), filter_)
     width, height = image.size

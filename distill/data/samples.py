@@ -88,7 +88,8 @@ class Sample:
     """One picture with what is said about it. `image` and `mask` are encoded files.
 
     `captions` maps a language ("" when unknown) to its captions; `label` is the class id when the picture
-    shows exactly one class, `classes` are all that it shows.
+    shows exactly one class, `classes` are all that it shows, `objects` the class of each object, in the order in which
+    the mask numbers them.
     """
 
     key: str
@@ -97,6 +98,7 @@ class Sample:
     label: str | None = None
     classes: tuple[str, ...] = ()
     mask: bytes | None = None
+    objects: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,20 +148,21 @@ class DataSet:
         image = self._read(i, "image")
         if not image:
             raise DataError("the picture is empty (0 bytes)", where=f"{self.where(i)}: {self.keys[i]}")
-        shown: tuple[str, ...]
+        objects: tuple[str | None, ...]
         if self.texts:
-            captions, shown = {UNKNOWN_LANGUAGE: self.texts[i]}, tuple(filter(None, (self.labels[i],)))
+            captions, objects = {UNKNOWN_LANGUAGE: self.texts[i]}, tuple(filter(None, (self.labels[i],)))
         else:
-            captions, shown = self._captions(i)
+            captions, objects = self._captions(i)
+        shown = tuple(dict.fromkeys(one for one in objects if one is not None))
         label = shown[0] if len(shown) == 1 else None
-        return Sample(self.keys[i], image, captions, label, shown, self._read(i, "mask"))
+        return Sample(self.keys[i], image, captions, label, shown, self._read(i, "mask"), objects)
 
-    def _captions(self, i: int) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
-        """The captions by language and the classes, from the text and JSON members."""
+    def _captions(self, i: int) -> tuple[dict[str, tuple[str, ...]], tuple[str | None, ...]]:
+        """The captions by language and the class of each object, from the text and JSON members."""
         where = f"{self.where(i)}: {self.keys[i]}"
         meta, text = self._read(i, "meta"), self._read(i, "text")
         table = parse_json(meta, where=where, error=DataError) if meta is not None else {}
-        captions, shown = read_meta(table, where)
+        captions, objects = read_meta(table, where)
         if not captions and text is not None:
             try:
                 captions = {UNKNOWN_LANGUAGE: (" ".join(text.decode().split()),)}
@@ -168,7 +171,7 @@ class DataSet:
         captions = {lang: kept for lang, texts in captions.items() if (kept := tuple(filter(None, texts)))}
         if not captions:
             raise DataError("the caption is empty", where=where)
-        return captions, shown
+        return captions, objects
 
     def _read(self, i: int, part: str) -> bytes | None:
         number, offset, length = (int(value) for value in self.index[i, PARTS.index(part)])
@@ -188,8 +191,10 @@ class DataSet:
         return data
 
 
-def read_meta(table: object, where: str) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
-    """Captions by language and classes from a JSON member: ours, or img2dataset's with its `caption`.
+def read_meta(table: object, where: str) -> tuple[dict[str, tuple[str, ...]], tuple[str | None, ...]]:
+    """Captions by language and the class of each object from a JSON member: ours, or img2dataset's with its `caption`.
+
+    An object whose class is not said is None.
 
     Raises:
         DataError: `captions`, `caption` or `objects` have another shape.
@@ -208,8 +213,7 @@ def read_meta(table: object, where: str) -> tuple[dict[str, tuple[str, ...]], tu
     objects = table.get("objects", [])
     if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
         return _clean(captions), ()  # another tool's field of the same name
-    shown = tuple(dict.fromkeys(one["id"] for one in objects if isinstance(one.get("id"), str)))
-    return _clean(captions), shown
+    return _clean(captions), tuple(one["id"] if isinstance(one.get("id"), str) else None for one in objects)
 
 
 def _clean(captions: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
