@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from clip_edge.distill.models.heads import ClipHead, MapTrunk
 from clip_edge.distill.models.spec import ImageSpec
 from clip_edge.errors import ConfigError, unknown_name
 
@@ -13,14 +14,20 @@ from clip_edge.errors import ConfigError, unknown_name
 class ImageTower(nn.Module):
     """(B, 3, S, S) normalised pixels -> (B, D) embeddings, not yet normalised.
 
-    `trunk` gives pooled features (B, F); `projection` takes them to (B, D), so that the features of a frozen trunk
-    can be computed once and kept.
+    `trunk` gives pooled features (B, F), or with `spec.head` a map (B, F, h, w); `projection` takes them to (B, D), so
+    that the features of a frozen trunk can be computed once and kept.
     """
 
     def __init__(self, spec: ImageSpec, embed_dim: int) -> None:
         super().__init__()
-        self.trunk = build_trunk(spec)
-        self.feature_dim = int(cast(int, self.trunk.head_hidden_size))  # F; timm's name for what its head would take
+        trunk = build_trunk(spec)
+        if spec.head is not None:
+            self.trunk: nn.Module = MapTrunk(trunk, spec.head, spec.size)
+            self.feature_dim = spec.head.width
+            self.projection: nn.Module = ClipHead(spec.head, spec.hidden, embed_dim)
+            return
+        self.trunk = trunk
+        self.feature_dim = int(cast(int, trunk.head_hidden_size))  # F; timm's name for what its head would take
         self.projection = _build_projection(spec, self.feature_dim, embed_dim)
 
     def forward(self, pixels: Tensor) -> Tensor:

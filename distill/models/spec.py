@@ -24,13 +24,54 @@ MAX_DEPTH = 256
 
 
 @dataclass(frozen=True)
+class HeadSpec:
+    """A feature map and the CLIP head on it, instead of pooled features and a projection (`heads.py`, SAM-CLIP).
+
+    `levels` are the trunk's feature levels that make the map, counted from 0, deepest last; the first gives its
+    resolution. `width` is that of the map and of the `depth` transformer layers of the head, whose perceptron into
+    text space is `image.hidden` wide.
+    """
+
+    levels: tuple[int, ...]
+    width: int = 256
+    depth: int = 3
+    heads: int = 4
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not self.levels or sorted(set(self.levels)) != list(self.levels) or not 0 <= self.levels[0] <= MAX_DEPTH:
+            raise ValueError(f"`levels` must name feature levels in rising order; found {list(self.levels)}")
+        _check_range("width", self.width, 1, MAX_WIDTH)
+        _check_range("depth", self.depth, 0, MAX_DEPTH)
+        _check_range("heads", self.heads, 1, self.width)
+        if self.width % self.heads:
+            raise ValueError(f"`width` must be a multiple of `heads`; found {self.width} and {self.heads}")
+
+
+@dataclass(frozen=True)
+class MaskSpec:
+    """The mask head (`masks.py`, after SAM): outlines for points and boxes, from the map of `image.head`."""
+
+    width: int = 128
+    depth: int = 2
+    heads: int = 4
+
+    def __post_init__(self) -> None:
+        _check_range("width", self.width, 8, MAX_WIDTH)
+        _check_range("depth", self.depth, 1, MAX_DEPTH)
+        _check_range("heads", self.heads, 1, self.width)
+        if self.width % 8 or self.width % self.heads:
+            raise ValueError(f"`width` must be a multiple of 8 and of `heads`; found {self.width} and {self.heads}")
+
+
+@dataclass(frozen=True)
 class ImageSpec:
     """The image tower: a timm trunk that pools to (B, F), then a projection to (B, D).
 
     `tower` is `timm:NAME` and `args` go to timm as they stand; `levels` keeps only that many of its feature levels
     (each halves the resolution) and averages over the last one. `projection` is `"linear"`, `"mlp"` (two layers,
-    `hidden` wide, GELU between) or `"none"`. `init` names weights that the trunk starts from (`weights.SOURCES`).
-    `size` to `std` say how a picture becomes its input (`PreprocessSpec`).
+    `hidden` wide, GELU between) or `"none"`; with `head` the trunk gives a feature map and a CLIP head replaces the
+    projection. `init` names weights that the trunk starts from (`weights.LOADERS`). `size` to `std` say how a picture becomes its input (`PreprocessSpec`).
     """
 
     tower: str
@@ -43,6 +84,7 @@ class ImageSpec:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     projection: Literal["linear", "mlp", "none"] = "linear"
     hidden: int = 512
+    head: HeadSpec | None = None
     init: str | None = None
 
     def __post_init__(self) -> None:
@@ -109,10 +151,11 @@ class TokenizerSpec:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Numbers of trained values per tower, before reparameterisation."""
+    """Numbers of trained values per tower and in the mask head, before reparameterisation."""
 
     image: int
     text: int
+    masks: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,7 +169,10 @@ class Licence:
 
 @dataclass(frozen=True)
 class StudentSpec:
-    """A whole student. `logit_scale_init` multiplies cosines at the start; `logit_bias_init` is for sigmoid losses."""
+    """A whole student. `logit_scale_init` multiplies cosines at the start; `logit_bias_init` is for sigmoid losses.
+
+    `masks` adds a head for outlines to a student whose image tower has a `head`.
+    """
 
     name: str
     embed_dim: int
@@ -135,6 +181,7 @@ class StudentSpec:
     tokenizer: TokenizerSpec
     logit_scale_init: float = 1 / 0.07  # CLIP (Radford et al. 2021), section 2.5
     logit_bias_init: float | None = None
+    masks: MaskSpec | None = None
     summary: str = ""
     parameters: Parameters | None = None
 
@@ -144,6 +191,8 @@ class StudentSpec:
         _check_range("embed_dim", self.embed_dim, 1, MAX_WIDTH)
         if not 0 < self.logit_scale_init <= 1e4:
             raise ValueError(f"`logit_scale_init` must lie in 0..10000; found {self.logit_scale_init}")
+        if self.masks is not None and self.image.head is None:
+            raise ValueError("`masks` needs `image.head`: both stand on the same feature map")
 
 
 def load_spec(name: str | Path) -> StudentSpec:

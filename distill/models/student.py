@@ -1,4 +1,4 @@
-"""A student: an image tower and a text tower that meet in one embedding space."""
+"""A student: an image tower and a text tower that meet in one embedding space; some can outline things as well."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_edge.distill.models.image import ImageTower
+from clip_edge.distill.models.masks import MaskHead
 from clip_edge.distill.models.spec import Licence, Parameters, StudentSpec
 from clip_edge.distill.models.text import TextTower
 from clip_edge.errors import ConfigError
@@ -23,6 +24,7 @@ class Student(nn.Module):
         self.spec = spec
         self.image = ImageTower(spec.image, spec.embed_dim)
         self.text = TextTower(spec.text, tokens, spec.embed_dim)
+        self.masks = None if spec.masks is None else MaskHead(spec.masks, self.image.feature_dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(spec.logit_scale_init)))
         self.licences: list[Licence] = []  # of weights that were loaded into this student
         bias = spec.logit_bias_init
@@ -37,7 +39,7 @@ class Student(nn.Module):
         return F.normalize(self.text(input_ids), dim=-1)
 
     def image_features(self, pixel_values: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, F) pooled features of the trunk, before the projection."""
+        """(B, 3, S, S) -> (B, F) pooled features of the trunk, before the projection; its map where it gives one."""
         features: Tensor = self.image.trunk(pixel_values)
         return features
 
@@ -70,5 +72,5 @@ def check_tokens(spec: StudentSpec, tokens: TextSpec) -> None:
 
 def count_parameters(student: Student) -> Parameters:
     """Trained values per tower."""
-    image, text = (sum(value.numel() for value in tower.parameters()) for tower in (student.image, student.text))
-    return Parameters(image, text)
+    parts = (student.image, student.text, student.masks)
+    return Parameters(*(0 if part is None else sum(value.numel() for value in part.parameters()) for part in parts))

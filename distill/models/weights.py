@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_edge.distill.models import layouts
+from clip_edge.distill.models.heads import MapTrunk
 from clip_edge.distill.models.spec import Licence
 from clip_edge.distill.models.student import Student
 from clip_edge.errors import CheckpointError, ConfigError, UnavailableError, suggestion
@@ -159,10 +160,11 @@ def _from_timm(student: Student, file: str) -> Licence:
 def _assign_trunk(student: Student, state: State, where: Path) -> None:
     """Load the trunk; what a student does not have, a classifier or the levels that were cut off, is left behind."""
     heads = ("classifier.", "head.fc.", "head.weight", "head.bias", "fc.")
-    wanted = student.image.trunk.state_dict()
+    trunk = student.image.trunk.trunk if isinstance(student.image.trunk, MapTrunk) else student.image.trunk
+    wanted = trunk.state_dict()
     cut = student.spec.image.levels is not None
     kept = {name: tensor for name, tensor in state.items() if name in wanted or not (cut or name.startswith(heads))}
-    assign(student.image.trunk, kept, where)
+    assign(trunk, kept, where)
 
 
 def _whole(layout: Callable[[State, Student], State]) -> Callable[[Student, str], Licence]:

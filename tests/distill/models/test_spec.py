@@ -46,8 +46,9 @@ OPEN_CLIP = {
 
 def test_names() -> None:
     light = [f"lightclip-{tower}-t{depth}" for tower in ("mnv3", "rn18", "swin") for depth in (4, 8)]
-    nano = ["nano-fastvit", "nano-light", "nano-lite0", "nano-s", "nano-vit", "nano-xs"]
-    assert student_names() == sorted([*PUBLISHED, *light, *nano])
+    nano = ["nano-fastvit", "nano-light", "nano-lite0", "nano-s", "nano-sam", "nano-vit", "nano-xs"]
+    merged = [f"sam-clip-{tower}" for tower in ("fastvit", "tinyvit", "vit-b")]
+    assert student_names() == sorted([*PUBLISHED, *light, *merged, *nano])
 
 
 @pytest.mark.parametrize("name", student_names())
