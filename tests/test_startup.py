@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -54,12 +54,13 @@ def test_importing_the_package_loads_nothing_but_itself():
 
 
 def test_help_answers_at_once():
-    """The best of several, because the machine may be busy and a slow program is slow every time."""
+    """In processor time, which waiting for other programs does not lengthen; the best of several, because caches do."""
     best_s = float("inf")
     for _ in range(15):
-        start_s = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "clip_edge.cli", "--help"], capture_output=True, check=True)
-        best_s = min(best_s, time.perf_counter() - start_s)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best_s = min(best_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         if best_s < HELP_WITHIN_S:
             break
     assert best_s < HELP_WITHIN_S

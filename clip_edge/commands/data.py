@@ -25,9 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     emoji.add_argument(
         "--eval-images",
         type=int,
-        default=500,
         metavar="N",
-        help="scenes of each of val, test and unseen (default: 500)",
+        help="scenes of each of val, test and unseen (default: 500, or --images if less)",
     )
     emoji.add_argument("--emojis", type=int, metavar="N", help="emoji in all (default: every distinct drawing)")
     emoji.add_argument(

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from clip_edge import __version__
 from clip_edge.console import SILENT, Console, Meter
-from clip_edge.distill.data.emoji import LANGUAGES, Sprite, distinct_sprites, licence, usable_emoji
+from clip_edge.distill.data.emoji import LANGUAGES, Sprite, distinct_sprites, licence, render, usable_emoji
 from clip_edge.distill.data.readers import open_dataset
 from clip_edge.distill.data.scenes import Drawing, Scene, SceneSpec, compose, png_bytes
 from clip_edge.distill.data.sheet import sheet_png
@@ -28,6 +29,9 @@ SPLITS = ("train", "val", "test", "unseen")
 MAX_EMOJI = 10_000
 SAMPLES_PER_SHARD = 1000  # about 12 MB at 96 px
 SUPERSAMPLE = 1.25  # emoji are drawn this much larger than the scene: they fill 4/5 of their own canvas
+CHOICE_PX = 120  # all emoji are drawn once, to find look-alikes: at most this large (4 ms; 80 ms at 640 pixels)
+DECODED_BYTES = 256_000_000  # of drawings that a process keeps decoded; the others stay PNG
+DEFAULT_EVAL_IMAGES = 500
 BYTES_PER_PIXEL = 1.3  # of a finished data set, measured; only the dry run uses it
 
 
@@ -36,7 +40,7 @@ class EmojiOptions:
     """What `clip-edge data emoji` may be asked for."""
 
     images: int = 8000
-    eval_images: int = 500
+    eval_images: int | None = None  # None: 500, or `images` when that is less
     emojis: int | None = None  # None: every usable one
     unseen: float = 0.1  # a share below 1, or a number of emoji
     size: int = 96
@@ -58,7 +62,7 @@ class EmojiOptions:
             ("--emojis", MAX_EMOJI if self.emojis is None else self.emojis, 1, MAX_EMOJI),
             ("--size", self.size, 32, 1024),
             ("--images", self.images, 1, 10_000_000),
-            ("--eval-images", self.eval_images, 1, 1_000_000),
+            ("--eval-images", self.samples("val"), 1, 1_000_000),
             ("--workers", self.workers, 1, 256),
         ):
             if not least <= value <= most:
@@ -68,7 +72,9 @@ class EmojiOptions:
 
     def samples(self, split: str) -> int:
         """How many scenes a split gets."""
-        return self.images if split == "train" else self.eval_images
+        if split == "train":
+            return self.images
+        return min(DEFAULT_EVAL_IMAGES, self.images) if self.eval_images is None else self.eval_images
 
     def unseen_count(self, emojis: int) -> int:
         """How many of `emojis` are kept out of training."""
@@ -135,12 +141,47 @@ def choose_sprites(options: EmojiOptions, console: Console = SILENT) -> list[Spr
     wanted = options.emojis or len(order)
     check_counts(options, min(wanted, len(order)) if options.emojis is None else wanted, len(order))
     sprites = []
+    size = min(CHOICE_PX, drawn_px(options.size))
     with _pool(options.workers) as pool, console.progress("drawing", options.emojis, "emoji") as meter:
-        for sprite in islice(distinct_sprites(order, round(options.size * SUPERSAMPLE), pool), wanted):
+        for sprite in islice(distinct_sprites(order, size, pool), wanted):
             sprites.append(sprite)
             meter.advance()
     check_counts(options, wanted if options.emojis else len(sprites), len(sprites))
     return sprites
+
+
+def drawn_px(size: int) -> int:
+    """How large emoji are drawn for scenes of `size` pixels."""
+    return round(size * SUPERSAMPLE)
+
+
+class Drawings(Sequence[Drawing]):
+    """Emoji for scenes of `size` pixels, each drawn and decoded when a scene first shows it."""
+
+    def __init__(self, sprites: Sequence[Sprite], size: int) -> None:
+        self._sprites, self._px = sprites, drawn_px(size)
+        self._drawn: dict[int, Sprite] = dict(enumerate(sprites)) if self._px <= CHOICE_PX else {}
+        self._decoded = lru_cache(max(16, DECODED_BYTES // (4 * self._px**2)))(self._decode)
+
+    def __len__(self) -> int:
+        return len(self._sprites)
+
+    @overload
+    def __getitem__(self, at: int) -> Drawing: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Drawing]: ...
+    def __getitem__(self, at: int | slice) -> Drawing | list[Drawing]:
+        if isinstance(at, slice):
+            return [self._decoded(i) for i in range(*at.indices(len(self)))]
+        return self._decoded(range(len(self))[at])
+
+    def _decode(self, at: int) -> Drawing:
+        emoji = self._sprites[at].emoji
+        if at not in self._drawn:
+            drawn = render(emoji, self._px)
+            assert drawn is not None  # it was visible when it was chosen
+            self._drawn[at] = drawn
+        return Drawing(emoji.id, self._drawn[at].image(), emoji.names)
 
 
 class Composer:
@@ -149,7 +190,7 @@ class Composer:
     def __init__(self, spec: SceneSpec, seen: tuple[Sprite, ...], unseen: tuple[Sprite, ...]) -> None:
         self.spec = spec
         self._sprites = {True: seen, False: unseen}
-        self._drawings: dict[bool, list[Drawing]] = {}
+        self._drawings: dict[bool, Drawings] = {}
 
     def __call__(self, task: tuple[str, int]) -> tuple[str, list[tuple[str, bytes]]]:
         """(split, index) -> key and its (extension, content) pairs."""
@@ -157,11 +198,9 @@ class Composer:
         scene = compose(self._shown(split != "unseen"), split, index, self.spec)
         return f"{split}-{index:07d}", scene_files(scene)
 
-    def _shown(self, seen: bool) -> list[Drawing]:
+    def _shown(self, seen: bool) -> Drawings:
         if seen not in self._drawings:
-            self._drawings[seen] = [
-                Drawing(sprite.emoji.id, sprite.image(), sprite.emoji.names) for sprite in self._sprites[seen]
-            ]
+            self._drawings[seen] = Drawings(self._sprites[seen], self.spec.size)
         return self._drawings[seen]
 
 

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
-from clip_edge.distill.data.emoji import LANGUAGES
+from clip_edge.distill.data.emoji import LANGUAGES, render
 from clip_edge.distill.data.generate import SPLITS, EmojiOptions, plan, write_emoji
 from clip_edge.distill.data.readers import open_dataset
 from clip_edge.errors import UnavailableError, UsageError
@@ -118,6 +118,30 @@ def test_shards_hold_a_thousand_samples(tmp_path, monkeypatch):
     dataset = open_dataset(tmp_path / "out")
     assert dataset.keys == tuple(f"train-{i:07d}" for i in range(25))
     assert [dataset.shard_of(i) for i in (0, 9, 10, 24)] == [0, 0, 1, 2]
+
+
+def test_large_scenes_draw_only_what_they_show(tmp_path, monkeypatch):
+    """All emoji at 512 pixels took minutes, whatever the number of scenes."""
+    drawn = []
+
+    def counted(emoji, size):
+        drawn.append((emoji.id, size))
+        return render(emoji, size)
+
+    monkeypatch.setattr("clip_edge.distill.data.generate.render", counted)
+    options = EmojiOptions(images=2, emojis=48, unseen=24, size=512, objects=(1, 2), workers=1)
+    info = write_emoji(tmp_path / "out", options)
+    assert {split: table["samples"] for split, table in info["splits"].items()} == dict.fromkeys(SPLITS, 2)
+    assert {size for _, size in drawn} == {640}
+    assert len(set(drawn)) == len(drawn) <= 4 * 2 * 2
+    shown = open_dataset(tmp_path / "out").sample(0)
+    assert open_image(shown.image).size == (512, 512)
+
+
+def test_small_data_sets_have_small_evaluation_splits():
+    assert EmojiOptions(images=8).samples("val") == 8
+    assert EmojiOptions(images=8000).samples("val") == 500
+    assert EmojiOptions(images=8, eval_images=20).samples("val") == 20
 
 
 @pytest.mark.parametrize(
