@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -15,24 +15,18 @@ from clip_edge.distill.data.samples import Problem
 from clip_edge.distill.models.spec import TextTowerSpec
 from clip_edge.distill.models.student import Student
 
-
-class WithTokens(Protocol):
-    """A batch of any recipe."""
-
-    @property
-    def tokens(self) -> Tensor: ...  # (B, ..., L)
-
-
-B = TypeVar("B", bound=WithTokens)
+B = TypeVar("B")
 PROBLEMS_SHOWN = 5
 LENGTH_GROUPS = 4  # measured: 2 groups 1.6, 4 groups 1.8, 8 groups 1.7 times as fast as one
 
 
 def on_device(batches: Iterator[B], device: torch.device, text: TextTowerSpec, eos_id: int) -> Iterator[B]:
-    """Dataclasses of tensors with padding cut off, on `device`, pictures in the layout that convolutions like best."""
+    """Dataclasses of tensors on `device`, pictures in the layout that convolutions like best, and `tokens` (B, ..., L)
+    without padding where a batch has them."""
     for batch in batches:
         columns: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(cast(Any, batch))}
-        columns["tokens"] = without_padding(batch.tokens, text, eos_id)
+        if "tokens" in columns:
+            columns["tokens"] = without_padding(columns["tokens"], text, eos_id)
         yield cast(B, replace(cast(Any, batch), **{name: _moved(column, device) for name, column in columns.items()}))
 
 

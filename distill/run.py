@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from clip_edge.console import SILENT, Console
-from clip_edge.distill import distributed, loop, optim, precision, run_folder, setup, state
+from clip_edge.distill import distributed, loop, optim, precision, run_folder, setup, state, validation
 from clip_edge.distill.batches import on_device
 from clip_edge.distill.data.readers import open_dataset
 from clip_edge.distill.data.samples import DataSet, warn_of_problems
@@ -27,6 +27,8 @@ from clip_edge.distill.models.student import Student
 from clip_edge.distill.precision import Precision
 from clip_edge.distill.settings import LoopSettings
 from clip_edge.distill.state import TrainingState
+from clip_edge.distill.validation import Check
+from clip_edge.tokenizer import Tokenizer
 
 
 class Settings(LoopSettings, Protocol):
@@ -71,16 +73,14 @@ class Run:
         self.console.say(f"this run is complete: {self.student_folder}")
         return False
 
-    def build(self) -> LoadedStudent:
-        """The student at its beginning."""
+    def build(self, tokenizer: Tokenizer | None = None) -> LoadedStudent:
+        """The student at its beginning; without a `tokenizer` it gets its own."""
         return setup.build(
             self.spec,
-            self.train_set,
-            langs=self.config.langs,
+            tokenizer or setup.make_tokenizer(self.spec, self.train_set, self.config.langs, self.console),
             seed=self.config.seed,
             here=self.here,
             folder=self.folder,
-            console=self.console,
         )
 
     def start(self, model: nn.Module, lr_ratio: Callable[[str], float] = lambda name: 1.0) -> TrainingState:
@@ -107,12 +107,13 @@ class Run:
         loss: LossFn,
         *,
         student_in: Callable[[Any], Student] = lambda model: model,
+        check: Check = validation.retrieval_check,
     ) -> None:
         """All steps that are left: `stream` gives what `embed` takes (see `loop.train`).
 
-        `student_in` finds the student in a model that holds more for training.
+        `student_in` finds the student in a model that holds more for training; `check` says what is measured.
         """
-        validate = setup.validate(built, self.val_set, self.config.langs, self.config.evaluation.limit)
+        validate = setup.validate(built, self.val_set, self.config.langs, self.config.evaluation.limit, check)
         loop.train(
             training,
             on_device(stream, self.here.device, self.spec.text, built.tokenizer.spec.eos_id),

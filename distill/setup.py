@@ -16,7 +16,7 @@ from torch import nn
 from clip_edge import __version__
 from clip_edge.config import to_toml
 from clip_edge.console import Console
-from clip_edge.distill import distributed, validation
+from clip_edge.distill import distributed
 from clip_edge.distill.data.loader import check_langs, steps_per_epoch
 from clip_edge.distill.data.readers import open_dataset
 from clip_edge.distill.data.samples import DataSet
@@ -30,10 +30,12 @@ from clip_edge.distill.models.weights import load_initial
 from clip_edge.distill.run_folder import data_hash
 from clip_edge.distill.settings import KeepSettings
 from clip_edge.distill.state import TrainingState
+from clip_edge.distill.validation import Check
 from clip_edge.errors import DataError
 from clip_edge.files import new_folder
 from clip_edge.images import open_image
 from clip_edge.schema import as_dict
+from clip_edge.tokenizer import Tokenizer
 
 TOKENIZER_SAMPLES = 200_000  # captions of so many samples, evenly spread, are plenty to learn a vocabulary from
 EXAMPLES = 16
@@ -58,22 +60,8 @@ def open_validation(data: Path, split: str) -> DataSet | None:
         raise DataError(problem.what, where=problem.where, hint=hint) from problem
 
 
-def build(
-    spec: StudentSpec,
-    dataset: DataSet,
-    *,
-    langs: Sequence[str],
-    seed: int,
-    here: Processes,
-    folder: Path,
-    console: Console,
-) -> LoadedStudent:
-    """The student at its beginning: tokenizer, random weights of `seed`, then those that its specification names."""
-    if spec.tokenizer.kind == "clip":
-        tokenizer = clip_tokenizer(spec.text.context_length)
-    else:
-        captions = _captions(dataset, langs, console)
-        tokenizer = train_tokenizer(captions, spec.tokenizer.vocab_size, spec.text.context_length)
+def build(spec: StudentSpec, tokenizer: Tokenizer, *, seed: int, here: Processes, folder: Path) -> LoadedStudent:
+    """The student at its beginning: random weights of `seed`, then those that its specification names."""
     torch.manual_seed(seed)
     student = build_student(spec, tokenizer)
     load_initial(student)
@@ -84,6 +72,14 @@ def build(
     return LoadedStudent(student, spec, tokenizer, spec.image.preprocess(), folder, {})
 
 
+def make_tokenizer(spec: StudentSpec, dataset: DataSet, langs: Sequence[str], console: Console) -> Tokenizer:
+    """CLIP's own, or one that is learnt from the captions, as the specification says."""
+    if spec.tokenizer.kind == "clip":
+        return clip_tokenizer(spec.text.context_length)
+    captions = _captions(dataset, langs, console)
+    return train_tokenizer(captions, spec.tokenizer.vocab_size, spec.text.context_length)
+
+
 def set_trained(student: Student, *, freeze_image: bool) -> None:
     """Training mode for what is trained; a frozen trunk computes as it will after training."""
     student.train()
@@ -92,13 +88,13 @@ def set_trained(student: Student, *, freeze_image: bool) -> None:
 
 
 def validate(
-    built: LoadedStudent, dataset: DataSet | None, langs: Sequence[str], limit: int
+    built: LoadedStudent, dataset: DataSet | None, langs: Sequence[str], limit: int, check: Check
 ) -> Callable[[nn.Module], Evaluation] | None:
     """What the loop calls to measure weights; None when there is nothing to measure on."""
     if dataset is None:
         return None
     both = tuple(lang for lang in langs if lang in dataset.langs)
-    return validation.retrieval_check(built, dataset, langs=both, limit=limit)
+    return check(built, dataset, langs=both, limit=limit)
 
 
 def save(

@@ -55,7 +55,8 @@ def patch_embeds(student: Student, feature_map: Tensor) -> Tensor:
         one = places.flatten(0, 2)  # each place as a picture of its own, for heads that begin with pooling
         is_last = getattr(trunk, "output_fmt", "NCHW") == "NHWC"
         features = trunk.forward_head(one[:, None, None] if is_last else one[:, :, None, None])
-    return F.normalize(projection(features), dim=-1).unflatten(0, (batch, high, wide)).permute(0, 3, 1, 2)
+    embedded = F.normalize(projection(features), dim=-1)  # (B h w, C) -> (B h w, D)
+    return embedded.reshape(batch, high, wide, -1).permute(0, 3, 1, 2)
 
 
 def _places(trunk: Any, feature_map: Tensor) -> Tensor:
@@ -64,4 +65,5 @@ def _places(trunk: Any, feature_map: Tensor) -> Tensor:
         is_last = getattr(trunk, "output_fmt", "NCHW") == "NHWC"
         return feature_map if is_last else feature_map.permute(0, 2, 3, 1)
     high, wide = trunk.patch_embed.grid_size
-    return feature_map[:, trunk.num_prefix_tokens :].unflatten(1, (high, wide))
+    tokens = feature_map[:, trunk.num_prefix_tokens :]  # (B, N, C)
+    return tokens.reshape(len(tokens), high, wide, -1)

@@ -7,6 +7,7 @@ first (a feature pyramid, Lin et al. 2017).
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ class MapTrunk(nn.Module):
         finally:
             self.trunk.train(was_training)
         shapes = [(one.shape[1], one.shape[2], one.shape[3]) for one in maps]
-        for finer, coarser in zip(shapes, shapes[1:], strict=False):
+        for finer, coarser in itertools.pairwise(shapes):
             if (coarser[1] * 2, coarser[2] * 2) != finer[1:]:
                 raise ConfigError(
                     f"the levels must halve from one to the next; found maps of {[one[1:] for one in shapes]}",
@@ -96,9 +97,10 @@ class ClipHead(nn.Module):
 
     def __init__(self, spec: HeadSpec, hidden: int, embed_dim: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(spec.width, spec.heads, spec.mlp_ratio) for _ in range(spec.depth))
-        for block in self.blocks:
-            block.initialise(max(spec.depth, 1))
+        blocks = [Block(spec.width, spec.heads, spec.mlp_ratio) for _ in range(spec.depth)]
+        for block in blocks:
+            block.initialise(spec.depth)
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(spec.width)
         self.mlp = nn.Sequential(
             nn.Linear(spec.width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, embed_dim)
@@ -116,7 +118,8 @@ class ClipHead(nn.Module):
         """(B, C, h, w) -> (B, D) and (B, D, h, w), not yet normalised; the layers are computed once."""
         mixed = self._mix(feature_map)
         places = self._embed(mixed).transpose(1, 2)  # (B, N, D) -> (B, D, N)
-        return self._embed(mixed.amax(1)), places.unflatten(2, feature_map.shape[2:])
+        high, wide = feature_map.shape[2:]
+        return self._embed(mixed.amax(1)), places.reshape(*places.shape[:2], high, wide)
 
     def _mix(self, feature_map: Tensor) -> Tensor:
         x = feature_map.flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, N, C)

@@ -22,7 +22,7 @@ class ImageTower(nn.Module):
         super().__init__()
         trunk = build_trunk(spec)
         if spec.head is not None:
-            self.trunk: nn.Module = MapTrunk(trunk, spec.head, spec.size)
+            self.trunk: Any = MapTrunk(trunk, spec.head, spec.size)
             self.feature_dim = spec.head.width
             self.projection: nn.Module = ClipHead(spec.head, spec.hidden, embed_dim)
             return

@@ -9,12 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_edge.distill.models.heads import ChannelNorm
+from clip_edge.distill.models.heads import ChannelNorm, MapTrunk
 from clip_edge.distill.models.spec import MaskSpec
 
 MASKS = 3  # answers to one prompt: the whole, a part, a part of it
 PADDING, OUTSIDE, INSIDE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3  # what a point is
 UPSCALE = 4  # a mask has four times the resolution of the map
+
+
+def mask_side(trunk: MapTrunk) -> int:
+    """The side of the masks of a picture that has the student's own size: four times that of the map."""
+    return UPSCALE * trunk.sides[0]
 
 
 class MaskHead(nn.Module):
@@ -47,26 +52,26 @@ class MaskHead(nn.Module):
         self.quality = _perceptron(width, MASKS)
 
     def forward(self, feature_map: Tensor, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w), (B, P, 2), (B, P) -> logits of three masks (B, 3, 4h, 4w), and the IoU expected of each (B, 3)."""
+        """(B, C, h, w), (B, P, 2), (B, P) -> logits of three masks (B, 3, 4h, 4w), IoU expected of each (B, 3)."""
         picture = self.neck(feature_map) + self.no_mask
         places = self._grid(picture)  # (1, N, W)
         high, wide = picture.shape[2:]
         picture = picture.flatten(2).transpose(1, 2)  # (B, W, h, w) -> (B, N, W)
         prompts = self._prompts(points, labels)  # (B, P, W)
-        queries = torch.cat([self.answers.expand(len(points), -1, -1), prompts], dim=1)  # (B, 4 + P, W)
+        queries = torch.cat([self.answers.expand(points.shape[0], -1, -1), prompts], dim=1)  # (B, 4 + P, W)
         x = queries
         for layer in self.layers:
             x, picture = layer(x, picture, queries, places)
         x = self.last_norm(x + self.last_look(x + queries, picture + places, picture))
-        fine = self.upscale(picture.transpose(1, 2).unflatten(2, (high, wide)))  # (B, W/8, 4h, 4w)
+        fine = self.upscale(picture.transpose(1, 2).reshape(x.shape[0], -1, high, wide))  # (B, W/8, 4h, 4w)
         kernels = torch.stack([kernel(x[:, 1 + i]) for i, kernel in enumerate(self.kernels)], dim=1)  # (B, 3, W/8)
-        logits = (kernels @ fine.flatten(2)).unflatten(2, fine.shape[2:])
+        logits = (kernels @ fine.flatten(2)).reshape(x.shape[0], MASKS, *fine.shape[2:])
         return logits, self.quality(x[:, 0])
 
     def _prompts(self, points: Tensor, labels: Tensor) -> Tensor:
-        """(B, P, 2), (B, P) -> (B, P, W): where a point is and what it is; a padded one only says that it is padding."""
+        """(B, P, 2), (B, P) -> (B, P, W): where a point is and what it is; padding only says that it is."""
         is_there = (labels >= 0).to(points.dtype).unsqueeze(-1)
-        return self._waves(points) * is_there + self.kinds(labels + 1)
+        return self._waves(points) * is_there + self.kinds(labels + 1)  # type: ignore[no-any-return]
 
     def _grid(self, picture: Tensor) -> Tensor:
         """(B, W, h, w) -> (1, N, W): the positions of the centres of all places."""
@@ -117,7 +122,7 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, N, W) -> (B, H, N, W/H)
+        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)  # (B, N, W) -> (B, H, N, W/H)
 
 
 def _perceptron(width: int, out: int) -> nn.Sequential:

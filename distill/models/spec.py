@@ -71,7 +71,8 @@ class ImageSpec:
     `tower` is `timm:NAME` and `args` go to timm as they stand; `levels` keeps only that many of its feature levels
     (each halves the resolution) and averages over the last one. `projection` is `"linear"`, `"mlp"` (two layers,
     `hidden` wide, GELU between) or `"none"`; with `head` the trunk gives a feature map and a CLIP head replaces the
-    projection. `init` names weights that the trunk starts from (`weights.LOADERS`). `size` to `std` say how a picture becomes its input (`PreprocessSpec`).
+    projection. `init` names weights that the trunk starts from (`weights.LOADERS`). `size` to `std` say how a
+    picture becomes its input (`PreprocessSpec`).
     """
 
     tower: str

@@ -47,6 +47,12 @@ RECIPES = {
     "mobileclip": RecipeInfo(
         "clip_edge.distill.recipes.mobileclip", "reinforced training: what teachers know was stored once (MobileCLIP)"
     ),
+    "sam-clip": RecipeInfo(
+        "clip_edge.distill.recipes.sam_clip", "one backbone that names things and outlines them (SAM-CLIP)"
+    ),
+    "segment": RecipeInfo(
+        "clip_edge.distill.recipes.segment", "outlines for points and boxes, as SAM; makes the mask teacher of sam-clip"
+    ),
 }
 
 

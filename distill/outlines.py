@@ -1,0 +1,148 @@
+"""How well a model outlines what a box or a point asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clip_edge.console import SILENT, Console
+from clip_edge.distill.data.masks import Objects, box_prompt, point_prompt, read_objects
+from clip_edge.distill.data.samples import DataSet
+from clip_edge.distill.losses.masks import mask_iou
+from clip_edge.distill.mask_teacher import Answer, outline
+from clip_edge.errors import ConfigError, DataError
+from clip_edge.images import open_image
+from clip_edge.preprocess import Bytes, PreprocessSpec, normalize, to_pixels
+
+PROMPTS = ("box", "point")
+
+
+class Outliner(Protocol):
+    """What is measured: a loaded student with a mask head."""
+
+    @property
+    def student(self) -> Any: ...
+    @property
+    def preprocess(self) -> PreprocessSpec: ...
+
+
+def prompted_iou(
+    loaded: Outliner,
+    dataset: DataSet,
+    *,
+    limit: int | None = None,
+    batch_size: int = 64,
+    answer: Callable[[Tensor, Tensor, Tensor], Answer] | None = None,
+    console: Console = SILENT,
+) -> dict[str, Any]:
+    """The mean IoU over all objects, each asked for by its box and by a point inside that depends on the seed 0 alone.
+
+    Of three answers the one counts of which the head expects most. Masks are compared in the square picture that the
+    model sees, at its size.
+
+    Args:
+        limit: measure at most so many pictures, spread evenly.
+        answer: another model than the student's own head, as `MaskTeacher.outline`.
+
+    Returns:
+        {"box": {"iou": mean}, "point": {"iou": mean}, "objects": N, "images": N, "skipped": [{key, reason}, …]}
+
+    Raises:
+        ConfigError: the student has no mask head.
+        DataError: no picture with an object that can be read.
+    """
+    model = answer or _own(loaded.student)
+    places = _spread(len(dataset), limit)
+    found: dict[str, list[Tensor]] = {kind: [] for kind in PROMPTS}
+    skipped: list[dict[str, str]] = []
+    images = 0
+    with console.progress("outline", len(places), "pictures") as meter, torch.inference_mode():
+        for pixels, objects, numbers in _batches(dataset, places, loaded.preprocess, batch_size, skipped):
+            images += len(pixels)
+            seen = torch.from_numpy(normalize(pixels, loaded.preprocess))
+            for kind in PROMPTS:
+                found[kind] += _measure(model, seen, objects, numbers, kind)
+            meter.advance(len(pixels))
+    if not images:
+        raise DataError(
+            "no picture with an object that can be outlined",
+            where=dataset.name,
+            hint=skipped[0]["reason"] if skipped else None,
+        )
+    means = {kind: {"iou": float(torch.cat(values).mean())} for kind, values in found.items()}
+    return {**means, "objects": sum(map(len, found["box"])), "images": images, "skipped": skipped}
+
+
+def _own(student: Any) -> Callable[[Tensor, Tensor, Tensor], Answer]:
+    if student.masks is None:
+        raise ConfigError(
+            f"student {student.spec.name} has no mask head", hint="make one with the recipes segment and sam-clip"
+        )
+    student.eval()
+    return lambda pixels, points, labels: outline(student.masks, student.image.trunk(pixels), points, labels)
+
+
+def _spread(count: int, limit: int | None) -> list[int]:
+    wanted = count if limit is None else min(limit, count)
+    return [i * count // wanted for i in range(wanted)]
+
+
+def _batches(
+    dataset: DataSet, places: list[int], spec: PreprocessSpec, batch_size: int, skipped: list[dict[str, str]]
+) -> Iterator[tuple[Bytes, list[Objects], list[int]]]:
+    """Pictures (B, S, S, 3), their objects and their numbers; what cannot be read or shows nothing is `skipped`."""
+    pixels: list[Bytes] = []
+    objects: list[Objects] = []
+    numbers: list[int] = []
+    for i in places:
+        try:
+            sample = dataset.sample(i)
+            image = open_image(sample.image)
+            shown = read_objects(sample, image.size, spec)
+            if not len(shown.masks):
+                raise DataError("the mask shows no object")
+        except DataError as problem:
+            skipped.append({"key": dataset.keys[i], "reason": problem.what})
+            continue
+        pixels.append(to_pixels(image, spec))
+        objects.append(shown)
+        numbers.append(i)
+        if len(pixels) == batch_size:
+            yield np.stack(pixels), objects, numbers
+            pixels, objects, numbers = [], [], []
+    if pixels:
+        yield np.stack(pixels), objects, numbers
+
+
+def _measure(
+    model: Callable[[Tensor, Tensor, Tensor], Answer],
+    pixels: Tensor,
+    objects: list[Objects],
+    numbers: list[int],
+    kind: str,
+) -> list[Tensor]:
+    """The IoU of every object, picture by picture. All pictures get as many prompts as the fullest one."""
+    count = max(len(one.masks) for one in objects)
+    points = torch.zeros(len(objects), count, 2, 2)
+    labels = torch.full((len(objects), count, 2), -1)
+    for row, (one, number) in enumerate(zip(objects, numbers, strict=True)):
+        for column, mask in enumerate(one.masks):
+            rng = np.random.default_rng((0, number, column))
+            at, what = box_prompt(mask) if kind == "box" else point_prompt(mask, rng)
+            points[row, column], labels[row, column] = torch.from_numpy(at), torch.from_numpy(what)
+    logits, quality = model(pixels, points, labels)  # (B K, 3, M, M), (B K, 3)
+    best = logits[torch.arange(len(logits)), quality.argmax(1)]  # (B K, M, M)
+    best = best.reshape(-1, count, *best.shape[1:])
+    size = pixels.shape[-2:]
+    return [
+        mask_iou(
+            F.interpolate(best[row : row + 1, : len(one.masks)], size, mode="bilinear", align_corners=False)[0],
+            torch.from_numpy(one.masks).float(),
+        )
+        for row, one in enumerate(objects)
+    ]
