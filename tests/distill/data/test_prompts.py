@@ -1,4 +1,4 @@
-"""Batches of prompts on real scenes: what is asked for is what the outline shows, and batches do not depend on readers."""
+"""Batches of prompts on real scenes: what is asked for is what the outline shows."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from clip_edge.errors import DataError
 from clip_edge.preprocess import PreprocessSpec
 
 SPEC = PreprocessSpec(48)
+THREE = PromptSpec(count=3)
 
 
-def batches(data: Path, prompts: PromptSpec = PromptSpec(count=3), **changes: Any) -> Iterator[PromptBatch]:
+def batches(data: Path, prompts: PromptSpec = THREE, **changes: Any) -> Iterator[PromptBatch]:
     settings: dict[str, Any] = {
         "spec": SPEC,
         "view": None,

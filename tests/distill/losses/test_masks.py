@@ -43,7 +43,8 @@ def test_dice_loss() -> None:
 
 def test_the_two_are_weighed_20_to_1() -> None:
     logits, target = torch.randn(2, 8, 8), square(1, 5).expand(2, 8, 8)
-    torch.testing.assert_close(outline_loss(logits, target), 20 * focal_loss(logits, target) + dice_loss(logits, target))
+    expected = 20 * focal_loss(logits, target) + dice_loss(logits, target)
+    torch.testing.assert_close(outline_loss(logits, target), expected)
 
 
 def test_iou() -> None:

@@ -140,9 +140,7 @@ def test_segment_looks_at_outlines_while_it_trains(tiny_emoji: Path, student: Pa
     assert 0 <= row["val/point/iou"] <= 1
 
 
-def test_the_probe_trains_the_clip_head_and_takes_over_the_text_tower(
-    probe: Path, outliner: Path, namer: Path
-) -> None:
+def test_the_probe_trains_the_clip_head_and_takes_over_the_text_tower(probe: Path, outliner: Path, namer: Path) -> None:
     assert changed(probe, outliner) == {"image.projection", "text", "logit_scale"}
     theirs, ours = weights(namer), weights(probe)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs if name.startswith("text."))
@@ -240,9 +238,7 @@ def test_what_a_stage_needs(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_teacher_with_another_text_tower(
-    tiny_emoji: Path, student: Path, outliner: Path, tmp_path: Path
-) -> None:
+def test_a_teacher_with_another_text_tower(tiny_emoji: Path, student: Path, outliner: Path, tmp_path: Path) -> None:
     other = write(tmp_path, NAMER | {"text": TEXT | {"width": 16}})
     clip.run(clip.Config(**LOOP | {"steps": 1}), data=tiny_emoji, student=other, out=tmp_path / "other")
     config = Config(teacher=str(tmp_path / "other"), start=str(outliner), **LOOP)
@@ -271,9 +267,7 @@ def test_settings_that_cannot_be(changes: dict[str, Any], what: str) -> None:
         Config(**changes)
 
 
-def test_a_sam_of_hugging_face_teaches(
-    tiny_emoji: Path, student: Path, merging: Config, tmp_path: Path
-) -> None:
+def test_a_sam_of_hugging_face_teaches(tiny_emoji: Path, student: Path, merging: Config, tmp_path: Path) -> None:
     """A randomly initialised SAM of the real class, small."""
     transformers = pytest.importorskip("transformers")
     vision = transformers.SamVisionConfig(
@@ -286,7 +280,9 @@ def test_a_sam_of_hugging_face_teaches(
     )
     model = transformers.SamModel(
         transformers.SamConfig(
-            vision_config=vision.to_dict(), prompt_encoder_config=prompt.to_dict(), mask_decoder_config=decoder.to_dict()
+            vision_config=vision.to_dict(),
+            prompt_encoder_config=prompt.to_dict(),
+            mask_decoder_config=decoder.to_dict(),
         )
     )
     model.save_pretrained(tmp_path / "sam")
