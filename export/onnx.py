@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from clip_edge import __version__
 from clip_edge.errors import ExportError
+from clip_edge.export.attention import plain_attention
 from clip_edge.export.job import Job
 from clip_edge.export.rewrite import rewritten
 from clip_edge.export.targets import Declaration
@@ -44,7 +45,8 @@ def write_tower(job: Job, path: Path) -> Quantization | None:
         ExportError: torch cannot trace the tower, or the graph holds what runtimes stumble over.
         ConfigError: the precision needs calibration data, and there is none.
     """
-    plain = trace(job.module, job.example, job.declaration, job.target.opset)
+    with plain_attention():
+        plain = trace(job.module, job.example, job.declaration, job.target.opset)
     clean(plain)
     if job.precision == "fp32":
         save(rewritten(plain), path)

@@ -18,6 +18,7 @@ def rewritten(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = Graph(model)
     fuse_gelu(graph)
     fold_factors(graph)
+    add_biases(graph)
     return graph.finish()
 
 
@@ -60,6 +61,40 @@ def fold_factors(graph: Graph) -> None:
     for layer in weight_layers(graph):
         while layer.op == "Conv" and _fold_one(graph, layer):
             pass
+
+
+def add_biases(graph: Graph) -> None:
+    """Write each product of rows (B, N, K) with a weight, and the bias added behind it, as one Gemm over B * N rows.
+
+    Runtimes add the bias while they write the product; behind a MatMul of three dimensions it is a pass of its own.
+    """
+    shapes = _shapes(graph)
+    users = graph.users()
+    for layer in [layer for layer in weight_layers(graph) if layer.op == "MatMul"]:
+        node = next(node for node in graph.nodes if node.name == layer.node)
+        add = _only_user(users, layer.output, "Add")
+        shape = shapes.get(layer.input, ())
+        if add is None or len(shape) != 3 or not all(shape[1:]) or add.output[0] == graph.output:
+            continue
+        bias, outputs = _other(add, layer.output), graph.constants[layer.weight].dims[1]
+        if bias not in graph.constants or list(graph.constants[bias].dims) != [outputs]:
+            continue
+        rows, result = f"{layer.input}_rows", add.output[0]
+        if not any(rows in other.output for other in graph.nodes):
+            graph.add("Reshape", [layer.input, _sizes(graph, -1, shape[2])], rows)
+        node.op_type, node.input[:], node.output[0] = "Gemm", [rows, layer.weight, bias], f"{result}_rows_out"
+        add.output[0] = f"{result}_unused"
+        graph.add("Reshape", [node.output[0], _sizes(graph, -1, shape[1], outputs)], result)
+
+
+def _sizes(graph: Graph, *sizes: int) -> str:
+    return graph.add_constant("sizes_" + "_".join(map(str, sizes)).replace("-1", "b"), np.array(sizes, np.int64))
+
+
+def _shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Value -> its sizes, 0 for those that are free."""
+    inferred = onnx.shape_inference.infer_shapes(graph.finish(), strict_mode=True, data_prop=True).graph
+    return {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in inferred.value_info}
 
 
 def _fold_one(graph: Graph, layer: WeightLayer) -> bool:

@@ -198,9 +198,11 @@ def _layer(graph: Graph, node: onnx.NodeProto, users: dict[str, list[onnx.NodePr
 
 
 def _name(graph: Graph, node: onnx.NodeProto, weight: str, users: dict[str, list[onnx.NodeProto]]) -> str:
-    """The module's name: that of its weight, or of the bias added next where the weight was transposed."""
+    """The module's name: that of its weight, or of its bias where the weight was transposed."""
     if not _GENERATED.match(weight):
         return weight.removesuffix(".weight")
+    if len(node.input) > 2 and not _GENERATED.match(node.input[2]):
+        return str(node.input[2].removesuffix(".bias"))
     following = users.get(node.output[0], [])
     for name in (name for user in following if user.op_type == "Add" for name in user.input):
         if name in graph.constants and not _GENERATED.match(name):

@@ -16,7 +16,7 @@ from clip_edge.export.quantize.layers import Rounded, snr_db
 from clip_edge.export.quantize.qdq import Scheme, insert_qdq, quantise_rows, quantised_values
 from clip_edge.export.quantize.ranges import Method, Range, Values, choose_range, observe
 from clip_edge.export.quantize.tables import byte_table
-from clip_edge.export.rewrite import fold_factors, replace_gelu
+from clip_edge.export.rewrite import add_biases, fold_factors, replace_gelu
 from clip_edge.numerics import TOLERANCES
 from clip_edge.quantization import SCHEMA, Layer, Quantization
 
@@ -44,6 +44,7 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
             hint="add --calibration DATA with what the model will see; random ranges would rank wrongly",
         )
     prepared = Graph(model)
+    add_biases(prepared)  # first: it asks for shapes, which are known in the operation set of the trace
     replace_gelu(prepared)
     fold_factors(prepared)
     base = prepared.finish(job.target.opset_of("int8"))
