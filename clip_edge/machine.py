@@ -7,8 +7,13 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clip_edge.quantization import Machine
 
 COMMAND_TIMEOUT_S = 10.0
 
@@ -17,6 +22,8 @@ ISA_FLAGS = (
     *("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8"),
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
 )
+
+VNNI = frozenset({"avx_vnni", "avx512_vnni"})
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,19 @@ def cpu() -> Cpu:
         governor=read_text(f"{clock}/scaling_governor"),
         max_frequency_hz=int(kilohertz) * 1000 if kilohertz.isdigit() else None,
     )
+
+
+def machine_class(architecture: str, isa: Collection[str], system: str = sys.platform) -> Machine:
+    """How a processor adds 8-bit products (`quantization.Machine`); "any" where the instruction set does not tell."""
+    if architecture.lower() in ("x86_64", "amd64"):
+        return "x86-vnni" if VNNI.intersection(isa) else "x86"
+    known = "asimddp" in isa or system == "darwin"  # every 64-bit Mac has it, and lists no flags
+    return "arm" if architecture.lower() in ("aarch64", "arm64") and known else "any"
+
+
+def this_machine_class() -> Machine:
+    """The class of this machine."""
+    return machine_class(platform.machine(), cpu().isa)
 
 
 def temperature_c() -> float | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from clip_edge.bundle import Bundle
 from clip_edge.errors import BundleError
@@ -13,6 +15,10 @@ from clip_edge.schema import as_dict, build
 SCHEMA = 1
 SUFFIX = ".quantization.json"
 MAX_BYTES = 16 * 1024 * 1024
+
+# Where 8-bit products are added: "x86-vnni" and "arm" (with dot product) have instructions that add in 32 bits, "x86"
+# adds pairs in 16 bits, and "any" is right on all of them.
+Machine = Literal["any", "x86-vnni", "x86", "arm"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Quantization:
-    """The report of one artefact. `scheme` says in words what was done to weights and activations."""
+    """The report of one artefact. `scheme` says in words what was done to weights and activations.
+
+    `machine` is the kind of processor that the 8 bits of an ONNX graph were laid out for.
+    """
 
     schema: int
     precision: str
@@ -41,6 +50,7 @@ class Quantization:
     calibration_texts: int
     min_cosine: float  # to fp32 on the held-out part of the calibration data
     layers: tuple[Layer, ...]
+    machine: Machine = "any"
 
     def to_bytes(self) -> bytes:
         """The file beside the graph."""
@@ -68,6 +78,18 @@ def read_reports(bundle: Bundle) -> dict[str, Quantization]:
             data = bundle.read(artifact.quantization, MAX_BYTES)
             found[artifact.path] = read_quantization(data, bundle.folder / artifact.quantization)
     return found
+
+
+def unfit(reports: Mapping[str, Quantization], here: Machine) -> list[str]:
+    """What `reports` (path -> report) tell about graphs whose sums saturate on a machine of the class `here`."""
+    if here != "x86":
+        return []
+    return [
+        f"{path} was made with --machine {report.machine}, and this processor has no VNNI: its sums can saturate; "
+        "export it with --machine x86"
+        for path, report in reports.items()
+        if report.machine in ("x86-vnni", "arm")
+    ]
 
 
 def worst_first(report: Quantization) -> list[Layer]:

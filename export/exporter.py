@@ -41,7 +41,7 @@ from clip_edge.export.towers import fold, probe_ids, probe_pixels
 from clip_edge.files import new_folder, refuse_existing, write_file
 from clip_edge.golden import Golden
 from clip_edge.preprocess import Floats, normalize, to_pixels
-from clip_edge.quantization import SUFFIX
+from clip_edge.quantization import SUFFIX, Machine
 from clip_edge.runtime.verify import TowerCheck, Verification, verify
 
 VERSIONED = (
@@ -61,10 +61,11 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Request:
-    """One target in one precision."""
+    """One target in one precision; `machine` is the kind of processor for which int8 is laid out."""
 
     target: str
     precision: Precision = "fp32"
+    machine: Machine = "any"
 
 
 class _Module(Protocol):
@@ -126,7 +127,7 @@ def _write(
             folded = fold(tower, module, probes[tower])
             for request, target in targets.items():
                 inputs = (tower, folded, probes[tower], source, target, request.precision)
-                job = Job(*inputs, calibration, console, capabilities, ios)
+                job = Job(*inputs, calibration, console, capabilities, ios, request.machine)
                 artifacts.append(_write_artifact(job, request, folder))
                 meter.advance()
     write_file(folder / TOKENIZER, source.tokenizer.json_bytes)
@@ -136,6 +137,7 @@ def _write(
     write_file(folder / "preprocessor_config.json", huggingface.preprocessor_config(source.image_input))
     tokenizer_config = huggingface.tokenizer_config(source.tokenizer.json_bytes, source.tokenizer.spec)
     write_file(folder / "tokenizer_config.json", tokenizer_config)
+    order = [(request.target, request.precision) for request in targets]
     manifest = Manifest(
         schema=SCHEMA,
         name=source.name,
@@ -143,7 +145,7 @@ def _write(
         embedding=embedding,
         image=source.image_input,
         text=source.text_input,
-        artifacts=tuple(sorted(artifacts, key=lambda item: list(targets).index(Request(item.target, item.precision)))),
+        artifacts=tuple(sorted(artifacts, key=lambda item: order.index((item.target, item.precision)))),
         licences=source.licences,
         research_only=source.research_only,
         source=Source(source.name, source.weights_sha256(), source.provenance),

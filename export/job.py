@@ -13,7 +13,7 @@ from clip_edge.console import Console
 from clip_edge.export.calibration import Calibration
 from clip_edge.export.sources import Exportable
 from clip_edge.export.targets import Declaration, Target
-from clip_edge.quantization import Quantization
+from clip_edge.quantization import Machine, Quantization
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Job:
     `calibration` is None when the user gave none: a precision that needs it refuses.
     `capabilities` are the GPUs that engines are built for ahead of time, as `sm89`; empty: the target's own choice.
     `ios` is the oldest iOS that must read a Core ML package; None: the usual one of the precision.
+    `machine` is the kind of processor that 8 bits are laid out for, where a target knows more than one.
     """
 
     tower: Tower
@@ -37,6 +38,7 @@ class Job:
     console: Console
     capabilities: tuple[str, ...] = ()
     ios: int | None = None
+    machine: Machine = "any"
 
     @property
     def declaration(self) -> Declaration:

@@ -30,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="GPU for `trt-rtx` engines, such as sm89; repeatable",
     )
     parser.add_argument(
+        "--machine",
+        choices=("any", "auto", "x86-vnni", "x86", "arm"),
+        default="any",
+        help="for int8 of `onnx`: right everywhere (%(default)s), or finer for one kind of processor; auto: this one",
+    )
+    parser.add_argument(
         "--ios", type=int, choices=(16, 17, 18), help="oldest iOS for Core ML packages (default: by precision)"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to make")
@@ -53,9 +59,11 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
         return Outcome({"model": args.model, "name": name, "bundle": str(args.out), "graphs": files})
 
     from clip_edge.export.exporter import Request, export
+    from clip_edge.machine import this_machine_class
 
     started_s = time.monotonic()
-    requests = [Request(name, cast("Precision", precision)) for name, precision in wanted]
+    machine = this_machine_class() if args.machine == "auto" else args.machine
+    requests = [Request(name, cast("Precision", precision), machine) for name, precision in wanted]
     bundle, proofs = export(
         args.model,
         requests,

@@ -69,9 +69,8 @@ def _quantization(path: Path, console: Console) -> Outcome:
         total = human_bytes(sum(layer.weight_bytes for layer in layers))
         title = f"{name}: cosine to fp32 at least {report.min_cosine:.4f}, weights {total}"
         console.table(("layer", "operation", "precision", ">signal/noise", ">weights", "why"), rows, title=title)
-        console.out(
-            f"{report.scheme}; {report.calibration_images} pictures, {report.calibration_texts} sentences to measure on"
-        )
+        measured = f"{report.calibration_images} pictures, {report.calibration_texts} sentences to measure on"
+        console.out(f"{report.scheme} (--machine {report.machine}); {measured}")
         data[name] = {**as_dict(report), "layers": [as_dict(layer) for layer in layers]}
     return Outcome({"bundle": str(path), "reports": data})
 

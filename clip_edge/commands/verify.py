@@ -22,10 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> Outcome:
+    from clip_edge.bundle import Bundle
+    from clip_edge.machine import this_machine_class
+    from clip_edge.quantization import read_reports, unfit
     from clip_edge.runtime.verify import verify
 
     proof = verify(args.bundle, args.backend, threads=args.threads, console=console)
     show(proof, console)
+    if args.backend in ("onnxruntime", "native"):
+        for problem in unfit(read_reports(Bundle.open(args.bundle, verify_hashes=False)), this_machine_class()):
+            console.warn(problem)
     data = {**as_dict(proof), "passed": proof.passed, "problems": proof.problems}
     return Outcome(data, ExitCode.OK if proof.passed else ExitCode.NO)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -18,11 +19,19 @@ from clip_edge.export.quantize.ranges import Method, Range, Values, choose_range
 from clip_edge.export.quantize.tables import byte_table
 from clip_edge.export.rewrite import add_biases, fold_factors, replace_gelu
 from clip_edge.numerics import TOLERANCES
-from clip_edge.quantization import SCHEMA, Layer, Quantization
+from clip_edge.quantization import SCHEMA, Layer, Machine, Quantization
 
 # x86 without VNNI adds pairs of products in 16 bits: 2 * 255 * 64 just fits, 2 * 255 * 127 saturates silently.
-# VNNI and Arm's dot product add in 32 bits, for which 64 steps are as quick: one graph is right on all of them.
+# VNNI and Arm's dot product add in 32 bits: 64 steps are as quick there, and twice as many lose less.
 PORTABLE = Scheme("uint8", symmetric=False, weight_max=64, float_bias=False, outputs=frozenset({"Conv"}))
+WIDE = replace(PORTABLE, weight_max=127)
+SCHEMES: dict[Machine, Scheme] = {"any": PORTABLE, "x86": PORTABLE, "x86-vnni": WIDE, "arm": WIDE}
+RIGHT_ON: dict[Machine, str] = {
+    "any": "right with and without VNNI, and on Arm",
+    "x86": "right with and without VNNI, and on Arm",
+    "x86-vnni": "for x86 with VNNI; without it sums saturate and the embedding is another",
+    "arm": "for Arm with dot product; on x86 without VNNI sums saturate and the embedding is another",
+}
 METHODS: tuple[Method, ...] = ("max", "percentile", "mse")
 SNR_ROWS = 8
 SMALLEST = 16  # inputs or outputs: below, a layer has no speed to gain
@@ -60,15 +69,17 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
     )
     chosen = [name for name in draft.candidates if name not in kept]
     finished = draft.build(chosen, method)
+    largest = draft.scheme.weight_max
     return finished, Quantization(
         schema=SCHEMA,
         precision="int8",
-        scheme=f"activations uint8, one range each ({method}); weights int8 in -{PORTABLE.weight_max}.."
-        f"{PORTABLE.weight_max}, one scale for each output channel: right with and without VNNI, and on Arm",
+        scheme=f"activations uint8, one range each ({method}); weights int8 in -{largest}..{largest}, one scale for "
+        f"each output channel: {RIGHT_ON[job.machine]}",
         calibration_images=len(job.calibration.pixels),
         calibration_texts=len(job.calibration.input_ids),
         min_cosine=round(float(judge.cosines(finished).min()), 6),
         layers=tuple(draft.report(kept, method)),
+        machine=job.machine,
     )
 
 
@@ -78,6 +89,7 @@ class _Draft:
     def __init__(self, base: onnx.ModelProto, rows: np.ndarray, job: Job) -> None:
         self.base = base
         self.rows = rows
+        self.scheme = SCHEMES[job.machine]
         self.graph = Graph(base)
         self.layers = weight_layers(self.graph)
         branches = squeeze_branches(self.graph)
@@ -85,7 +97,7 @@ class _Draft:
         self.candidates = [
             layer.name for layer in self.layers if layer.name not in self.fixed and layer.kind != "embedding"
         ]
-        values = quantised_values(base, self.candidates, PORTABLE)
+        values = quantised_values(base, self.candidates, self.scheme)
         self.values: dict[str, Values] = observe(base, values, rows, console=job.console)
 
     def _why_fixed(self, layer: WeightLayer, branches: Collection[str]) -> str | None:
@@ -104,7 +116,7 @@ class _Draft:
 
     def build(self, chosen: Collection[str], method: Method) -> onnx.ModelProto:
         """The graph with `chosen` layers, and all embedding tables, in 8 bits."""
-        graph = Graph(insert_qdq(self.base, chosen, self.ranges(method), PORTABLE))
+        graph = Graph(insert_qdq(self.base, chosen, self.ranges(method), self.scheme))
         for layer in weight_layers(graph):
             if layer.kind == "embedding":
                 byte_table(graph, layer)
@@ -131,7 +143,7 @@ class _Draft:
         return found
 
     def _rounded(self, layer: WeightLayer) -> np.ndarray:
-        largest = 127 if layer.kind == "embedding" else PORTABLE.weight_max
+        largest = 127 if layer.kind == "embedding" else self.scheme.weight_max
         whole, scales = quantise_rows(self.graph.array(layer.weight), layer.axis, largest, layer.name)
         shape = [-1 if i == layer.axis else 1 for i in range(whole.ndim)]
         widened: np.ndarray = whole * scales.reshape(shape)

@@ -63,3 +63,16 @@ def test_an_existing_folder_is_refused(
         f"error: the output folder exists: {tiny_bundle}\n"
         "\nhint: name another folder with --out, or remove this one first\n"
     )
+
+
+@pytest.mark.slow
+def test_int8_for_one_kind_of_processor(
+    tiny_student: Path, tiny_calibration: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", str(tiny_student), "--target", "onnx", "--precision", "int8", "--machine", "x86-vnni"]
+    assert main([*words, "--calibration", str(tiny_calibration), "--out", str(tmp_path / "bundle"), "-q"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "bundle"), "--quantization"]) == 0
+    told = capsys.readouterr().out
+    assert "weights int8 in -127..127" in told
+    assert "without it sums saturate and the embedding is another (--machine x86-vnni)" in told
