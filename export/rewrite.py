@@ -94,7 +94,8 @@ def _sizes(graph: Graph, *sizes: int) -> str:
 def _shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
     """Value -> its sizes, 0 for those that are free."""
     inferred = onnx.shape_inference.infer_shapes(graph.finish(), strict_mode=True, data_prop=True).graph
-    return {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in inferred.value_info}
+    values = [*inferred.input, *inferred.value_info]
+    return {value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim) for value in values}
 
 
 def _fold_one(graph: Graph, layer: WeightLayer) -> bool:
