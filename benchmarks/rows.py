@@ -83,7 +83,27 @@ def row_warnings(rows: Sequence[Row]) -> list[str]:
             f"the median is not known well in {len(vague)} of {len(rows)} rows, to ±{width:.1%} at worst "
             f"({name}): give them more time with --budget"
         )
-    return found + [warning for row in rows for warning in _soak_warnings(row)]
+    return found + [warning for row in rows for warning in _soak_warnings(row)] + speed_gate(rows)
+
+
+def speed_gate(rows: Sequence[Row]) -> list[str]:
+    """Each lower precision that is not quicker than fp32 beside it: it saves bytes there, and nothing else."""
+    full = {_beside(row): row for row in rows if row.precision == "fp32"}
+    found = []
+    for row in rows:
+        whole = full.get(_beside(row))
+        if whole is None or row is whole or row.scenario == "cold-start":
+            continue
+        change = stats.compare(whole.samples_s, row.samples_s)
+        if change.verdict != "faster":
+            sizes = f"{human_bytes(row.file_bytes)} instead of {human_bytes(whole.file_bytes)}"
+            found.append(f"{_name(row)} is not quicker than fp32 here: {change.ratio:.2f} of its time, in {sizes}")
+    return found
+
+
+def _beside(row: Row) -> tuple[object, ...]:
+    """What two rows share that differ in their precision alone."""
+    return row.bundle, row.tower, row.backend, row.batch, row.threads, row.scenario, row.device
 
 
 def _soak_warnings(row: Row) -> list[str]:
