@@ -200,6 +200,8 @@ def _load_student(path: str) -> Towers:
 
 
 def _load_pretrained(spec: str) -> Towers:
+    from clip_edge.distill.models.inside import image_inside, text_inside
+
     loaded = load_pretrained(spec)
     if loaded.random:
         raise UsageError(f"`{spec}` has random weights: there is nothing to learn from it", hint=f"name {FORMS}")
@@ -213,4 +215,6 @@ def _load_pretrained(spec: str) -> Towers:
         name=loaded.name,
         licence=", ".join(licence.name for licence in loaded.licences) or None,
         research_only=loaded.research_only,
+        image_map=image_inside(loaded.image),
+        text_words=text_inside(loaded.text),
     )

@@ -74,8 +74,9 @@ def _dry_run(args: argparse.Namespace, config: Any, console: Console) -> Outcome
         from clip_edge.distill.data.loader import steps_per_epoch
 
         steps_per_epoch(train_set, config.batch_size)  # says why not; loads torch, so only now
-    if getattr(config, "knowledge", "") or getattr(config, "sources", ()):
-        cast("recipes.TaughtRecipe", recipes.load(args.recipe)).check(config, train_set)
+    recipe = recipes.load(args.recipe)
+    if getattr(config, "knowledge", "") or getattr(recipe, "READS_MODELS", False):
+        cast("recipes.TaughtRecipe", recipe).check(config, train_set)
     epochs = config.steps * config.batch_size / samples
     console.out(to_toml(config).rstrip())
     count = "" if spec.parameters is None else f", {spec.parameters.image:,} + {spec.parameters.text:,} parameters"

@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL", help="a student folder or run, a bundle, open_clip:NAME:TAG, or hf:FOLDER"
     )
-    parser.add_argument("--data", type=Path, required=True, help="data set: shards, CSV or TSV file, class folders")
+    parser.add_argument("--data", type=Path, help="data set: shards, CSV or TSV file, class folders")
+    parser.add_argument("--suite", type=Path, metavar="F.toml", help="several data sets, each with its metric, instead")
     parser.add_argument("--precision", metavar="P", help="of a bundle's graphs (default: the first in the bundle)")
     parser.add_argument("--task", choices=TASKS, default="retrieve", help="what to measure (default: %(default)s)")
     parser.add_argument("--split", help="part of the data set (default: test, or the only one there is)")
@@ -49,6 +50,11 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
 
     for template in args.template:
         check_template(template)
+    if (args.data is None) == (args.suite is None):
+        raise UsageError("expected either --data or --suite", hint="--data DATA, or --suite F.toml for several")
+    langs = [lang.strip() for lang in args.lang.split(",") if lang.strip()]
+    if args.suite is not None:
+        return _run_suite(args, langs, console)
     splits = data_splits(args.data)
     dataset = open_dataset(args.data, args.split or (splits[0] if len(splits) == 1 else "test"))
     warn_of_problems(dataset, console)
@@ -56,7 +62,7 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
         _model(args),
         dataset,
         task=args.task,
-        langs=[lang.strip() for lang in args.lang.split(",") if lang.strip()],
+        langs=langs,
         limit=args.limit,
         batch_size=args.batch,
         templates=args.template,
@@ -64,6 +70,42 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     )
     _show(result, console)
     return Outcome({"model": args.model, "precision": args.precision, **result})
+
+
+def _run_suite(args: argparse.Namespace, langs: Sequence[str], console: Console) -> Outcome:
+    from clip_edge.distill.suite import measure
+
+    if args.split is not None or args.task != TASKS[0]:
+        raise UsageError("--split and --task do not go with --suite", hint="its file says `split` and `metric`")
+    result = measure(
+        _model(args),
+        args.suite,
+        langs=langs,
+        limit=args.limit,
+        batch_size=args.batch,
+        templates=args.template,
+        console=console,
+    )
+    _show_suite(result, str(args.suite), console)
+    return Outcome({"model": args.model, "precision": args.precision, "suite": str(args.suite), **result})
+
+
+def _show_suite(result: Mapping[str, Any], title: str, console: Console) -> None:
+    spoken = list(dict.fromkeys(lang for row in result["data"] for lang in row["languages"]))
+    rows: list[Sequence[object]] = []
+    for row in result["data"]:
+        shares = [row["languages"].get(lang) for lang in spoken]
+        cells = ["" if share is None else _percent(share) for share in shares]
+        rows.append((row["name"], row["metric"], row["images"], *cells, _percent(row["mean"])))
+    means = [result["languages"].get(lang) for lang in spoken]
+    cells = ["" if share is None else _percent(share) for share in means]
+    rows.append(("mean", "", "", *cells, _percent(result["mean"])))
+    console.table(
+        ("data", "metric", ">pictures", *(f">{lang}" for lang in spoken), ">mean"), rows, title=f"suite {title}"
+    )
+    skipped = sum(len(row["skipped"]) for row in result["data"])
+    if skipped:
+        console.out(f"{skipped} pictures could not be read; --json names them")
 
 
 def _model(args: argparse.Namespace) -> Measurable:

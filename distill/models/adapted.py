@@ -53,7 +53,7 @@ def shows_maps(student: Student) -> bool:
 def inside_image(student: Student, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
     """(B, 3, S, S) -> unit vectors (B, D) and the last feature map (B, C, h, w)."""
     trunk: Any = student.image.trunk
-    last, levels = trunk.forward_intermediates(pixel_values, indices=1)
+    last, levels = trunk.forward_intermediates(pixel_values)  # timm counts `indices` by the levels of a whole trunk
     return student.project_image(trunk.forward_head(last)), levels[-1]
 
 

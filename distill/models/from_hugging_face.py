@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,13 @@ class ImageOfTransformers(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(N, 3, S, S) -> (N, D)"""
         return self.projection(self.trunk(pixel_values=pixel_values)[1])  # type: ignore[no-any-return]
+
+    def inside(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, S, S) -> (N, D) and the last feature map (N, C, h, w): the patches, without the class token."""
+        patches, pooled = self.trunk(pixel_values=pixel_values)[:2]
+        side = math.isqrt(patches.shape[1])  # pictures are square, and at most one token is no patch
+        level = patches[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))  # (N, L, C) -> (N, C, h, w)
+        return self.projection(pooled), level
 
 
 def import_transformers() -> Any:

@@ -1,7 +1,11 @@
-"""Text towers of other libraries, from ids alone: finite masks made from the padding id, pooling without a gather."""
+"""Text towers of other libraries, from ids alone: finite masks made from the padding id, pooling without a gather.
+
+Each takes two steps, as our own `TextTower`: `features` of all tokens, and `project`, which makes the embedding.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -46,7 +50,23 @@ class Head(nn.Module):
         return x @ self.weight
 
 
-class OpenClipText(nn.Module):
+class TextOfTokens(nn.Module, ABC):
+    """(B, L) token ids -> (B, D), by way of the features of the tokens."""
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """(B, L) -> (B, D)"""
+        return self.project(self.features(input_ids), input_ids)
+
+    @abstractmethod
+    def features(self, input_ids: Tensor) -> Tensor:
+        """(B, L) ids -> (B, L, W): what the last block makes of every token, as it goes into the pooling."""
+
+    @abstractmethod
+    def project(self, x: Tensor, input_ids: Tensor) -> Tensor:
+        """(B, L, W) features of the tokens -> (B, D)"""
+
+
+class OpenClipText(TextOfTokens):
     """open_clip's own text transformer, whether it is a module or spread over the model (`CLIP`)."""
 
     def __init__(self, text: Any, context_length: int, pooling: Pooling, eos_id: int) -> None:
@@ -60,16 +80,19 @@ class OpenClipText(nn.Module):
         mask = None if text.attn_mask is None else causal_mask(context_length)
         self.register_buffer("mask", mask, persistent=False)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """(B, L) -> (B, D)"""
+    def features(self, input_ids: Tensor) -> Tensor:
+        """(B, L) -> (B, L, W)"""
         length = input_ids.shape[1]
         x = self.token_embedding(input_ids) + self.position_embedding[:length]  # (B, L) -> (B, L, W)
         mask = None if self.mask is None else self.mask[:length, :length]
-        x = self.norm(self.transformer(x, attn_mask=mask))
+        return self.norm(self.transformer(x, attn_mask=mask))  # type: ignore[no-any-return]
+
+    def project(self, x: Tensor, input_ids: Tensor) -> Tensor:
+        """(B, L, W) -> (B, D)"""
         return self.head(pool(x, input_ids, self.pooling, self.eos_id))  # type: ignore[no-any-return]
 
 
-class PreNormText(nn.Module):
+class PreNormText(TextOfTokens):
     """The text transformers of CLIP and SigLIP in transformers."""
 
     def __init__(self, text: Any, head: nn.Module, pooling: Pooling, eos_id: int | None, mask: Tensor | None) -> None:
@@ -79,15 +102,19 @@ class PreNormText(nn.Module):
         self.mask: Tensor | None
         self.register_buffer("mask", None if mask is None else mask[None, None], persistent=False)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """(B, L) -> (B, D)"""
+    def features(self, input_ids: Tensor) -> Tensor:
+        """(B, L) -> (B, L, W)"""
         length = input_ids.shape[1]
         mask = None if self.mask is None else self.mask[..., :length, :length]
         x = self.encoder(inputs_embeds=self.embeddings(input_ids=input_ids), attention_mask=mask)[0]
-        return self.head(pool(self.norm(x), input_ids, self.pooling, self.eos_id))  # type: ignore[no-any-return]
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    def project(self, x: Tensor, input_ids: Tensor) -> Tensor:
+        """(B, L, W) -> (B, D)"""
+        return self.head(pool(x, input_ids, self.pooling, self.eos_id))  # type: ignore[no-any-return]
 
 
-class BertText(nn.Module):
+class BertText(TextOfTokens):
     """Encoders of the BERT family (BERT, RoBERTa, XLM-R, Chinese-CLIP, AltCLIP); padding is hidden from attention."""
 
     def __init__(self, text: Any, head: nn.Module, pooling: Pooling, pad_id: int) -> None:
@@ -95,14 +122,18 @@ class BertText(nn.Module):
         self.embeddings, self.encoder = text.embeddings, text.encoder
         self.head, self.pooling, self.pad_id = head, pooling, pad_id
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """(B, L) -> (B, D)"""
+    def features(self, input_ids: Tensor) -> Tensor:
+        """(B, L) -> (B, L, W)"""
         x = self.embeddings(input_ids=input_ids)  # (B, L) -> (B, L, W)
-        x = self.encoder(x, attention_mask=padding_mask(input_ids, self.pad_id, x.dtype))[0]
+        mask = padding_mask(input_ids, self.pad_id, x.dtype)
+        return self.encoder(x, attention_mask=mask)[0]  # type: ignore[no-any-return]
+
+    def project(self, x: Tensor, input_ids: Tensor) -> Tensor:
+        """(B, L, W) -> (B, D)"""
         return self.head(pool(x, input_ids, self.pooling, self.pad_id))  # type: ignore[no-any-return]
 
 
-class T5Text(nn.Module):
+class T5Text(TextOfTokens):
     """The encoder of (m)T5: positions are a bias on attention, computed by the first block and handed on."""
 
     def __init__(self, stack: Any, head: nn.Module, pad_id: int) -> None:
@@ -110,12 +141,16 @@ class T5Text(nn.Module):
         self.embed_tokens, self.blocks, self.norm = stack.embed_tokens, stack.block, stack.final_layer_norm
         self.head, self.pad_id = head, pad_id
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """(B, L) -> (B, D)"""
+    def features(self, input_ids: Tensor) -> Tensor:
+        """(B, L) -> (B, L, W)"""
         x = self.embed_tokens(input_ids)  # (B, L) -> (B, L, W)
         mask = padding_mask(input_ids, self.pad_id, x.dtype)
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         bias = None
         for block in self.blocks:
             x, bias = block(x, attention_mask=mask, position_bias=bias, cache_position=positions)[:2]
-        return self.head(pool(self.norm(x), input_ids, "mean", self.pad_id))  # type: ignore[no-any-return]
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    def project(self, x: Tensor, input_ids: Tensor) -> Tensor:
+        """(B, L, W) -> (B, D)"""
+        return self.head(pool(x, input_ids, "mean", self.pad_id))  # type: ignore[no-any-return]

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from clip_edge.distill.taught import TaughtBatch
     from clip_edge.distill.teacher import Teacher
 
+READS_MODELS = True  # so `--dry-run` calls `check`
+
+# Terms of stage 1, in the log; those of a tower that is left alone, and of what cannot be compared, are not there.
+TERMS = ("image_embedding_loss", "image_map_loss", "text_embedding_loss", "text_words_loss")
+
 
 @dataclass(frozen=True)
 class FeatureSettings:
@@ -92,11 +97,6 @@ class Config:
                 f"found {self.evaluation.stop_at_chance_after}"
             )
 
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Models that the run reads."""
-        return (self.teacher or "no teacher", self.start) if self.stage == "features" else (self.start or "no start",)
-
 
 def run(
     config: Config, *, data: Path, student: str | Path, out: Path, resume: bool = False, console: Console = SILENT
@@ -118,17 +118,16 @@ def run(
 def _learn_features(config: Config, run: Run, resume: bool) -> Path:
     """Stage 1: each tower learns what its teacher's tower computes; the towers never meet."""
     from clip_edge.distill import distributed, setup
-    from clip_edge.distill.losses.features import embedding_loss, map_loss, token_loss
     from clip_edge.distill.models.adapted import AdaptedStudent
     from clip_edge.distill.reinforce.source import inherited_licences
-    from clip_edge.distill.taught import ask, inner_sizes
+    from clip_edge.distill.taught import Wanted, ask, inner_sizes
     from clip_edge.distill.teacher import load_teacher
 
     # Who teaches, and who learns?
     teacher = load_teacher(config.teacher, device=run.here.device)
+    built = _begin_student(config, run)
     if not run.begin("dc-clip", resume=resume, knowledge=teacher.info.weights_sha256):
         return run.student_folder
-    built = _begin_student(config, run)
     built.student.licences.extend(inherited_licences((teacher.info,)))
     channels, width = inner_sizes(teacher, built)
     model = AdaptedStudent(
@@ -146,42 +145,48 @@ def _learn_features(config: Config, run: Run, resume: bool) -> Path:
     _tell_missing(config, run, model)
 
     # One step: the distance of either tower from its teacher, per sample.
+    wanted = Wanted(config.image.used, model.maps is not None, config.text.used, model.words is not None)
+    asked = (wanted.image, wanted.level, wanted.text, wanted.words)
+    names = [name for name, used in zip(TERMS, asked, strict=True) if used]
+
     def embed(batch: TaughtBatch) -> tuple[Tensor, ...]:
-        with run.precision.autocast():
-            image, level = model.see(batch.images)
-            text, words = model.read(batch.tokens)
-        found = [embedding_loss(image.float(), batch.teacher_image), embedding_loss(text.float(), batch.teacher_text)]
-        if level is not None:
-            found.append(map_loss(level.float(), batch.teacher_map, standardise=config.image.standardise))
-        if words is not None:
-            known = batch.teacher_words[:, : words.shape[1]]  # padding that no row reaches is cut off
-            reached = built.student.text.until_eos(batch.tokens)
-            found.append(token_loss(words.float(), known, reached, standardise=config.text.standardise))
-        return tuple(found)
+        return tuple(_distances(config, run, model, batch))  # (b,) each
 
-    def loss(*distances: Tensor) -> dict[str, Tensor]:
-        image, text, *inner = (one.mean() for one in distances)  # (b,) each; equally many in every process
-        terms = {
-            "image_embedding_loss": config.image.embedding * image,
-            "text_embedding_loss": config.text.embedding * text,
-        }
-        if model.maps is not None:
-            terms["image_map_loss"] = config.image.inner * inner.pop(0)
-        if model.words is not None:
-            terms["text_words_loss"] = config.text.inner * inner.pop(0)
-        return terms
+    def loss(*found: Tensor) -> dict[str, Tensor]:
+        return {name: one.mean() for name, one in zip(names, found, strict=True)}  # equally many in every process
 
-    stream = ask(teacher, _batches(config, run, built, teacher, training.step))
+    stream = ask(teacher, _batches(config, run, built, teacher, training.step), wanted)
     run.train(training, built, stream, embed, loss, student_in=lambda model: model.student)
     return run.finish("dc-clip", training, built, provenance=_provenance(config, teacher))
+
+
+def _distances(config: Config, run: Run, model: AdaptedStudent, batch: TaughtBatch) -> Iterator[Tensor]:
+    """The terms of stage 1 that there are, in the order of `TERMS`. A tower that is left alone computes nothing."""
+    from clip_edge.distill.losses.features import embedding_loss, map_loss, token_loss
+
+    with run.precision.autocast():
+        image, level = model.see(batch.images) if config.image.used else (None, None)
+        text, words = model.read(batch.tokens) if config.text.used else (None, None)
+    if image is not None:
+        yield config.image.embedding * embedding_loss(image.float(), batch.teacher_image)
+    if level is not None:
+        distance = map_loss(level.float(), batch.teacher_map, standardise=config.image.standardise)
+        yield config.image.inner * distance
+    if text is not None:
+        yield config.text.embedding * embedding_loss(text.float(), batch.teacher_text)
+    if words is not None:
+        known = batch.teacher_words[:, : words.shape[1]]  # padding that no row reaches is cut off
+        reached = model.student.text.until_eos(batch.tokens)
+        distance = token_loss(words.float(), known, reached, standardise=config.text.standardise)
+        yield config.text.inner * distance
 
 
 def _tell_missing(config: Config, run: Run, model: AdaptedStudent) -> None:
     """Say which inner features were asked for and cannot be compared."""
     if config.image.inner and model.maps is None:
-        run.console.say("the teacher shows no feature maps: the image tower learns from its embeddings alone")
+        run.console.say("teacher or student shows no feature maps: the image tower learns from embeddings alone")
     if config.text.inner and model.words is None:
-        run.console.say("the teacher cuts sentences otherwise: the text tower learns from its embeddings alone")
+        run.console.say("the teacher cuts sentences otherwise: the text tower learns from embeddings alone")
 
 
 def _align(config: Config, run: Run, resume: bool) -> Path:
@@ -191,14 +196,13 @@ def _align(config: Config, run: Run, resume: bool) -> Path:
     from clip_edge.distill import batches, distributed, setup
     from clip_edge.distill.data.loader import Batch
     from clip_edge.distill.losses.contrastive import clip_loss
-    from clip_edge.distill.models.checkpoint import load_student
     from clip_edge.distill.teacher import weights_sha256
 
-    started = weights_sha256(load_student(Path(config.start)).student)
-    if not run.begin("dc-clip", resume=resume, knowledge=started):
-        return run.student_folder
     built = _begin_student(config, run)
     model = built.student
+    started = weights_sha256(model)
+    if not run.begin("dc-clip", resume=resume, knowledge=started):
+        return run.student_folder
     setup.set_trained(model, freeze_image=False)
     quick = ("image.projection.", "text.projection.", "logit_scale")
     training = run.start(model, lambda name: 1.0 if name.startswith(quick) else config.tower_lr_ratio)

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from clip_edge.cli import main
 from clip_edge.commands.eval import TASKS
@@ -128,3 +130,71 @@ def test_missing_data(student: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     code, _, err = run(capsys, student, "--data", tmp_path / "none")
     assert code == 2
     assert err.startswith(f"error: no such data set: {tmp_path / 'none'}\n")
+
+
+@pytest.fixture
+def suite(tiny_emoji: Path, tmp_path: Path) -> Path:
+    """The built-in scenes by their captions and by their emoji, and two folders with names in two languages."""
+    for i, name in enumerate(("cat", "red_apple")):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for k in range(2):
+            colour = np.random.default_rng(2 * i + k).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(colour).save(tmp_path / "pets" / name / f"{k}.png")
+    (tmp_path / "names.toml").write_text(
+        'cat = { en = "cat", zh = "猫" }\nred_apple = { en = "red apple", zh = "红苹果" }\n', encoding="utf-8"
+    )
+    tables = (
+        f'path = "{tiny_emoji}"\nmetric = "text_to_image"\nname = "scenes"\nsplit = "val"',
+        f'path = "{tiny_emoji}"\nmetric = "mean_per_class"\nname = "emoji"\nsplit = "train"',
+        'path = "pets"\nnames = "names.toml"',
+    )
+    file = tmp_path / "suite.toml"
+    file.write_text("".join(f"[[data]]\n{table}\n\n" for table in tables))
+    return file
+
+
+def test_a_suite_measures_each_data_set_by_its_metric(
+    student: Path, tiny_emoji: Path, suite: Path, capsys: pytest.CaptureFixture[str]
+):
+    found = parsed(capsys, student, "--suite", suite, "--lang", "en,zh")
+    assert [row["metric"] for row in found["data"]] == ["text_to_image", "mean_per_class", "top_1"]
+    alone = parsed(capsys, student, "--data", tiny_emoji, "--task", "classify", "--split", "train")
+    for lang in ("en", "zh"):
+        shares = [row["languages"][lang]["value"] for row in found["data"]]
+        assert shares[1] == alone["languages"][lang]["mean_per_class"]["value"]
+        assert found["languages"][lang]["value"] == pytest.approx(sum(shares) / 3)
+    assert found["mean"]["value"] == pytest.approx(sum(found["languages"][lang]["value"] for lang in ("en", "zh")) / 2)
+    assert found["data"][2]["images"] == 4
+
+
+def test_a_suite_as_a_table(student: Path, suite: Path, capsys: pytest.CaptureFixture[str]):
+    code, out, err = run(capsys, student, "--suite", suite, "--limit", "16")
+    assert (code, err) == (0, "")
+    lines = [" ".join(line.translate(str.maketrans("│┃", "  ")).split()) for line in out.splitlines()]
+    assert lines[0] == f"suite {suite}"
+    assert lines[1] == "data metric pictures en zh mean"
+    assert [line.split()[0] for line in lines[3:]] == ["scenes", "emoji", "pets", "mean"]
+
+
+def test_what_is_refused_of_a_suite(student: Path, suite: Path, capsys: pytest.CaptureFixture[str]):
+    code, _, err = run(capsys, student)
+    assert (code, err) == (
+        2,
+        "error: expected either --data or --suite\n\nhint: --data DATA, or --suite F.toml for several\n",
+    )
+    code, _, err = run(capsys, student, "--suite", suite, "--split", "val")
+    assert (code, err) == (
+        2,
+        "error: --split and --task do not go with --suite\n\nhint: its file says `split` and `metric`\n",
+    )
+    names = suite.with_name("names.toml")
+    names.write_text('dog = { en = "dog" }\n')
+    code, _, err = run(capsys, student, "--suite", suite, "--lang", "en")
+    assert (code, err) == (
+        2,
+        f"error: names for `dog`, which is no class of pets\n  in: {names}\n\nhint: its classes: cat, red_apple\n",
+    )
+    suite.write_text("data = []\n")
+    code, _, err = run(capsys, student, "--suite", suite)
+    assert code == 2
+    assert "expected at least one table `[[data]]`; found none" in err

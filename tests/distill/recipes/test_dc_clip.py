@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,18 @@ from safetensors.torch import load_file
 from clip_edge.cli import main
 from clip_edge.config import load_config
 from clip_edge.console import Console
+from clip_edge.distill.data.augment import AugmentSpec
+from clip_edge.distill.data.languages import balanced_batches
+from clip_edge.distill.data.readers import open_dataset
+from clip_edge.distill.losses.features import embedding_loss, map_loss, token_loss
 from clip_edge.distill.metrics import read_metrics
 from clip_edge.distill.models.adapted import AdaptedStudent
 from clip_edge.distill.models.checkpoint import load_student
 from clip_edge.distill.recipes import RECIPES, clip, dc_clip
 from clip_edge.distill.recipes.dc_clip import Config, FeatureSettings
 from clip_edge.distill.settings import EvaluationSettings, LogSettings, OptimizerSettings, ScheduleSettings
+from clip_edge.distill.taught import Wanted, ask, inner_sizes
+from clip_edge.distill.teacher import Teacher, load_teacher
 from clip_edge.errors import ConfigError
 
 TEXT = {"depth": 1, "width": 32, "heads": 2, "context_length": 24, "causal": False, "pad_mask": True}
@@ -212,14 +219,133 @@ def test_two_processes_train_like_one(tiny_emoji: Path, teacher: Path, tmp_path:
         torch.testing.assert_close(two[name], one[name], atol=1e-3, rtol=1e-3)
 
 
-def test_without_common_tokens_or_maps_embeddings_are_what_is_left(
-    tiny_emoji: Path, student: Path, tiny_open_clip: Path, tmp_path: Path
+def shown(run: Path) -> set[str]:
+    return {name for name in read_metrics(run / "metrics.jsonl")[-1] if name.endswith("_loss")}
+
+
+def test_an_open_clip_teacher_of_the_same_tokens_shows_all_its_inside(
+    tiny_emoji: Path, tiny_open_clip: Path, tmp_path: Path
 ) -> None:
-    config = replace(Config(teacher=f"open_clip:{tiny_open_clip}", **LOOP), steps=2)
+    spec = TINY | {"text": TEXT | {"context_length": 32}, "tokenizer": {"kind": "clip", "vocab_size": 49408}}
+    base = replace(Config(teacher=f"open_clip:{tiny_open_clip}", **LOOP), steps=1)
+    dc_clip.run(base, data=tiny_emoji, student=write(tmp_path, spec), out=tmp_path / "same")
+    assert shown(tmp_path / "same") == set(dc_clip.TERMS)
+    dc_clip.run(base, data=tiny_emoji, student=write(tmp_path, TINY), out=tmp_path / "other")
+    assert shown(tmp_path / "other") == set(dc_clip.TERMS) - {"text_words_loss"}
+
+
+@pytest.mark.parametrize("kind", ["hf:altclip", "hf:chinese_clip", "open_clip:xlmr"])
+def test_multilingual_teachers_of_other_libraries_show_their_maps(
+    kind: str, tiny_emoji: Path, student: Path, foreign_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    teacher = f"{kind.partition(':')[0]}:{foreign_model(kind)}"
+    dc_clip.run(
+        replace(Config(teacher=teacher, **LOOP), steps=2), data=tiny_emoji, student=student, out=tmp_path / "run"
+    )
+    assert shown(tmp_path / "run") == {"image_map_loss", "image_embedding_loss", "text_embedding_loss"}
+
+
+def test_a_student_that_shows_no_maps_learns_from_embeddings(
+    tiny_emoji: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clip_edge.distill.taught.shows_maps", lambda student: False)
+    out = tmp_path / "run"
+    dc_clip.run(
+        replace(Config(teacher=str(teacher), **LOOP), steps=1),
+        data=tiny_emoji,
+        student=write(tmp_path, TINY),
+        out=out,
+    )
+    assert shown(out) == set(dc_clip.TERMS) - {"image_map_loss"}
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(tiny_emoji: Path, teacher: Path) -> None:
+    """The whole way of a batch, with adapters that change nothing: every distance is 0, and so is its gradient."""
+    taught, loaded = load_teacher(str(teacher), device="cpu"), load_student(teacher)
+    dataset = open_dataset(tiny_emoji, "train")
+    channels, width = inner_sizes(taught, loaded)
+    model = AdaptedStudent(loaded.student, map_channels=channels, word_width=width, dim=taught.info.dim).eval()
+    assert isinstance(model.maps, torch.nn.Conv2d)
+    assert isinstance(model.words, torch.nn.Linear)
+    with torch.no_grad():
+        model.maps.weight.copy_(torch.eye(channels)[:, :, None, None])
+        model.words.weight.copy_(torch.eye(width))
+        model.maps.bias.zero_()  # type: ignore[union-attr]
+        model.words.bias.zero_()
+    drawn = balanced_batches(
+        dataset,
+        spec=loaded.preprocess,
+        view=taught.info.preprocess,
+        tokenizer=loaded.tokenizer,
+        augment=AugmentSpec(),
+        langs=("en", "zh"),
+        batch_size=8,
+        seed=0,
+        on_problem=lambda problem: None,
+        rank=0,
+        world_size=1,
+        start_step=0,
+        workers=0,
+    )
+    batch = next(ask(taught, drawn, Wanted()))
+    (image, level), (text, words) = model.see(batch.images), model.read(batch.tokens)
+    assert level is not None
+    assert words is not None
+    reached = loaded.student.text.until_eos(batch.tokens)
+    losses = (
+        embedding_loss(image, batch.teacher_image),
+        map_loss(level, batch.teacher_map),
+        embedding_loss(text, batch.teacher_text),
+        token_loss(words, batch.teacher_words, reached),
+    )
+    for loss in losses:
+        torch.testing.assert_close(loss, torch.zeros(8), atol=1e-9, rtol=0)
+    torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is None or float(p.grad.abs().max()) < 1e-4 for p in model.parameters())
+
+
+def test_padding_of_a_whole_student_contributes_nothing(teacher: Path) -> None:
+    """Whatever ids stand behind the end of a sentence, and however many, features and embedding stay the same."""
+    loaded = load_student(teacher)
+    model = AdaptedStudent(loaded.student, map_channels=0, word_width=7, dim=loaded.spec.embed_dim).eval()
+    tokens = torch.from_numpy(loaded.tokenizer(["a", "two red apples", "一只猫"]))
+    reached = loaded.student.text.until_eos(tokens)
+    assert not reached.all()
+    other = torch.where(reached, tokens, torch.full_like(tokens, 5))
+    short = tokens[:, : int(reached.sum(1).max())]
+    with torch.no_grad():
+        (text, words), (text_2, words_2), (text_3, _) = model.read(tokens), model.read(other), model.read(short)
+    assert words is not None
+    assert words_2 is not None
+    torch.testing.assert_close(text_2, text, rtol=0, atol=0)
+    torch.testing.assert_close(words_2[reached], words[reached], rtol=0, atol=0)
+    torch.testing.assert_close(text_3, text, atol=1e-6, rtol=0)
+
+
+def test_a_tower_that_is_left_alone_computes_nothing(
+    tiny_emoji: Path, student: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the text tower is left alone")
+
+    monkeypatch.setattr(AdaptedStudent, "read", refuse)
+    monkeypatch.setattr(Teacher, "text_features", lambda self, texts: (self.encode_texts(texts), None))
+    config = replace(Config(teacher=str(teacher), text=NOTHING, **LOOP), steps=1)
     dc_clip.run(config, data=tiny_emoji, student=student, out=tmp_path / "run")
-    row = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
-    found = {name for name in row if name.endswith("_loss")}
-    assert found == {"image_embedding_loss", "text_embedding_loss"}
+    assert shown(tmp_path / "run") == {"image_embedding_loss", "image_map_loss"}
+
+
+def test_another_tokenizer_at_the_start_is_refused_before_anything_is_written(
+    tiny_emoji: Path, student: Path, teacher: Path, features: Path, tmp_path: Path
+) -> None:
+    english = LOOP | {"langs": ("en",)}
+    for config in (
+        Config(stage="alignment", start=str(features), **english),
+        Config(teacher=str(teacher), start=str(features), **english),
+    ):
+        with pytest.raises(ConfigError, match="another tokenizer"):
+            dc_clip.run(config, data=tiny_emoji, student=student, out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
 
 
 def test_adapters_have_the_sizes_of_the_teacher(features: Path) -> None:
@@ -234,6 +360,15 @@ def test_adapters_have_the_sizes_of_the_teacher(features: Path) -> None:
     assert level.shape[:2] == (2, 7)
     assert words.shape == (2, 24, 5)
     assert text.shape == (2, 32)
+
+
+def test_a_student_of_the_first_levels_of_a_trunk_shows_its_last_map(
+    tiny_emoji: Path, teacher: Path, tmp_path: Path
+) -> None:
+    spec = TINY | {"image": TINY["image"] | {"levels": 3}}
+    base = replace(Config(teacher=str(teacher), **LOOP), steps=1)
+    dc_clip.run(base, data=tiny_emoji, student=write(tmp_path, spec), out=tmp_path / "run")
+    assert shown(tmp_path / "run") == set(dc_clip.TERMS)
 
 
 def test_a_dry_run_misses_the_teacher(tiny_emoji: Path, student: Path, tmp_path: Path) -> None:
