@@ -14,6 +14,9 @@ from typing import Any, Literal, Self
 
 from clip_edge.errors import BundleError, ConfigError, UsageError, unknown_name
 from clip_edge.files import inside, json_bytes, parse_json, read_bounded, sha256_bytes, sha256_file
+from clip_edge.graphs import Graph, GraphName
+from clip_edge.graphs import Parity as Parity
+from clip_edge.graphs import Precision as Precision
 from clip_edge.preprocess import PreprocessSpec
 from clip_edge.schema import as_dict, build
 from clip_edge.tokenizer import TextSpec
@@ -28,7 +31,6 @@ MAX_DEPTH = 16  # of free-form tables: what writes them back recurses
 EXPORT_AGAIN = "copy the bundle again from where it was made, or export it again"
 _NO_HASH = "0" * 64
 
-Precision = Literal["fp32", "fp16", "fp8", "int8", "w8a8", "pal6", "int4", "pal4"]  # the rows of `numerics.TOLERANCES`
 Tower = Literal["image", "text"]
 TOWERS: tuple[Tower, Tower] = ("image", "text")
 
@@ -92,18 +94,6 @@ class TextInput:
 
 
 @dataclass(frozen=True)
-class Parity:
-    """How near an artefact came to the fp32 PyTorch model on the golden set, when it was made."""
-
-    backend: str
-    cases: int
-    min_cosine: float
-    mean_cosine: float
-    max_abs: float
-    tolerance: float
-
-
-@dataclass(frozen=True)
 class Artifact:
     """One tower in one precision for one target. `path` is a file, or a folder whose files are all listed."""
 
@@ -160,14 +150,15 @@ class Manifest:
     versions: dict[str, str]
     files: dict[str, FileEntry]
     manifest_sha256: str = field(default=_NO_HASH)
+    graphs: tuple[Graph, ...] = ()  # beside the towers: the parts that segmentation runs one by one
 
     def __post_init__(self) -> None:
         if len(self.files) > MAX_FILES:
             raise ValueError(f"at most {MAX_FILES} files; found {len(self.files)}")
-        for artifact in self.artifacts:
-            for path in (artifact.path, artifact.quantization):
+        for key, items in (("artifacts", self.artifacts), ("graphs", self.graphs)):
+            for path in (path for item in items for path in (item.path, item.quantization)):
                 if path is not None and not self.listed(path):
-                    raise ValueError(f"`artifacts` names a file that is not listed: `{path}`")
+                    raise ValueError(f"`{key}` names a file that is not listed: `{path}`")
 
     def listed(self, path: str) -> list[str]:
         """The listed files that make up an artefact: `path` itself, or everything below the folder `path`."""
@@ -208,6 +199,22 @@ class Manifest:
         if precision not in fitting:
             raise unknown_name("precision", precision, fitting, error=ConfigError)
         return fitting[precision]
+
+    def graph(self, name: GraphName, targets: Sequence[str], precision: str | None = None) -> Graph:
+        """The graph of that name in `precision`, or in the first that the manifest lists: heads stay in fp32.
+
+        Raises:
+            BundleError: the bundle has none for these targets.
+        """
+        found = [item for item in self.graphs if item.graph == name and item.target in targets]
+        if not found:
+            raise BundleError(
+                f"the bundle has no graph `{name}` for target `{targets[0]}`",
+                hint="the student has no mask head: `clip-edge distill sam-clip` trains one that has"
+                if self.graphs and name == "mask_decoder"
+                else f"export it again with --target {targets[0]} --segment",
+            )
+        return next((item for item in found if item.precision == precision), found[0])
 
 
 @dataclass(frozen=True)

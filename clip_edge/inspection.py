@@ -76,6 +76,19 @@ def _bundle(path: Path) -> Inspection:
         }
         for item in manifest.artifacts
     ]
+    parts = [
+        {
+            "graph": item.graph,
+            "target": item.target,
+            "precision": item.precision,
+            "path": item.path,
+            "bytes": manifest.files[item.path].bytes,
+            "inputs": [tensor.name for tensor in item.inputs],
+            "outputs": [tensor.name for tensor in item.outputs],
+            "min_cosine": None if item.verification is None else item.verification.min_cosine,
+        }
+        for item in manifest.graphs
+    ]
     picture, text = manifest.image.preprocess, manifest.text
     facts = {
         "name": manifest.name,
@@ -87,6 +100,7 @@ def _bundle(path: Path) -> Inspection:
         "interpolation": picture.interpolation,
         "context_length": text.tokenizer.context_length,
         "graphs": graphs,
+        **({"graphs_for_segmentation": parts} if parts else {}),
         "files": len(manifest.files),
         "bytes": sum(entry.bytes for entry in manifest.files.values()),
         "hashes": "all equal",

@@ -31,10 +31,12 @@ from clip_edge.bundle import (
     list_files,
 )
 from clip_edge.console import SILENT, Console
+from clip_edge.distill.models.student import Student
 from clip_edge.errors import VerificationError
 from clip_edge.export import cases, huggingface
 from clip_edge.export.calibration import Calibration, load_calibration
 from clip_edge.export.job import Job, WriteTower
+from clip_edge.export.segment import parts_to_write, write_graphs
 from clip_edge.export.sources import Exportable, load_source
 from clip_edge.export.targets import Target, file_name, find_target
 from clip_edge.export.towers import fold, probe_ids, probe_pixels
@@ -43,6 +45,7 @@ from clip_edge.golden import Golden
 from clip_edge.preprocess import Floats, normalize, to_pixels
 from clip_edge.quantization import SUFFIX, Machine
 from clip_edge.runtime.verify import TowerCheck, Verification, verify
+from clip_edge.runtime.verify_graphs import GraphCheck
 
 VERSIONED = (
     "coremltools",
@@ -80,16 +83,18 @@ def export(
     calibration: Path | None = None,
     capabilities: Sequence[str] = (),
     ios: int | None = None,
+    segment: bool = False,
     console: Console = SILENT,
 ) -> tuple[Bundle, list[Verification]]:
     """Write `model` (a student folder, a run, or one of `sources.SOURCES`) as a bundle to `out`, and prove it.
 
     `calibration` is a data set, for precisions that are measured on pictures and sentences; `capabilities` are the
-    GPUs that engines are built for ahead of time; `ios` is the oldest iOS that must read a Core ML package.
+    GPUs that engines are built for ahead of time; `ios` is the oldest iOS that must read a Core ML package; `segment`
+    adds the graphs for segmentation, which students merged for it have anyway.
     The same model gives the same bytes, file by file.
 
     Raises:
-        UsageError: unknown target or precision; `out` exists.
+        UsageError: unknown target or precision; `out` exists; `segment` for a model or target that has no such parts.
         CheckpointError: the model cannot be read.
         ExportError: a tower cannot be written.
         VerificationError: what was written gives other embeddings than PyTorch; nothing is left behind.
@@ -97,14 +102,19 @@ def export(
     targets = {request: find_target(request.target, request.precision) for request in requests}
     refuse_existing(out)
     source = load_source(model)
+    by_name = {request.target: target for request, target in targets.items()}
+    parts = parts_to_write(source, by_name, asked=segment)
     rows = None if calibration is None else load_calibration(calibration, source)
     with new_folder(out) as folder:
-        manifest = _write(source, targets, folder, rows, tuple(capabilities), ios, console)
+        manifest = _write(source, targets, folder, rows, tuple(capabilities), ios, parts, console)
         backends = dict.fromkeys(target.backend for target in targets.values())
         proofs = [verify(folder, name, threads=1, console=console) for name in backends]
         for proof in proofs:
             _judge(proof, model)
-        checks = [(proof.backend, check) for proof in proofs for check in proof.towers]
+        checks: list[tuple[str, TowerCheck | GraphCheck]] = []
+        for proof in proofs:
+            checks += [(proof.backend, check) for check in proof.towers]
+            checks += [(proof.backend, check) for check in proof.graphs]
         write_file(folder / MANIFEST, _with_parity(manifest, checks).to_bytes())
     return Bundle.open(out), [dataclasses.replace(proof, bundle=str(out)) for proof in proofs]
 
@@ -116,10 +126,12 @@ def _write(
     calibration: Calibration | None,
     capabilities: tuple[str, ...],
     ios: int | None,
+    parts: Student | None,
     console: Console,
 ) -> Manifest:
     """Every file of the bundle, the manifest without proofs last."""
-    write_file(folder / GOLDEN, make_golden(source).to_bytes())
+    golden = make_golden(source)
+    write_file(folder / GOLDEN, golden.to_bytes())
     probes = {"image": probe_pixels(source.preprocess.size), "text": probe_ids(source.tokenizer.spec)}
     artifacts = []
     with console.progress("exporting", total=2 * len(targets), unit="graphs") as meter:
@@ -130,6 +142,8 @@ def _write(
                 job = Job(*inputs, calibration, console, capabilities, ios, request.machine)
                 artifacts.append(_write_artifact(job, request, folder))
                 meter.advance()
+    wanted = [(request.target, target, request.precision) for request, target in targets.items()]
+    graphs = write_graphs(source, parts, wanted, golden, folder, calibration, console) if parts else ()
     write_file(folder / TOKENIZER, source.tokenizer.json_bytes)
     embedding = source.embedding()
     config = huggingface.config(source.name, embedding, source.image_input, source.text_input)
@@ -151,6 +165,7 @@ def _write(
         source=Source(source.name, source.weights_sha256(), source.provenance),
         versions=_versions(),
         files=list_files(folder),
+        graphs=graphs,
     )
     write_file(folder / MANIFEST, manifest.to_bytes())
     return manifest
@@ -233,10 +248,11 @@ def _judge(proof: Verification, model: str | Path) -> None:
         )
 
 
-def _with_parity(manifest: Manifest, checks: Sequence[tuple[str, TowerCheck]]) -> Manifest:
+def _with_parity(manifest: Manifest, checks: Sequence[tuple[str, TowerCheck | GraphCheck]]) -> Manifest:
     parity = {
         check.path: Parity(backend, check.cases, check.min_cosine, check.mean_cosine, check.max_abs, check.tolerance)
         for backend, check in checks
     }
     artifacts = tuple(dataclasses.replace(item, verification=parity.get(item.path)) for item in manifest.artifacts)
-    return dataclasses.replace(manifest, artifacts=artifacts)
+    graphs = tuple(dataclasses.replace(item, verification=parity.get(item.path)) for item in manifest.graphs)
+    return dataclasses.replace(manifest, artifacts=artifacts, graphs=graphs)

@@ -13,6 +13,7 @@ from clip_edge.console import Console
 from clip_edge.export.calibration import Calibration
 from clip_edge.export.sources import Exportable
 from clip_edge.export.targets import Declaration, Target
+from clip_edge.graphs import GraphName
 from clip_edge.quantization import Machine, Quantization
 
 
@@ -46,5 +47,24 @@ class Job:
         return self.target.towers[self.tower]
 
 
+@dataclass(frozen=True)
+class GraphJob:
+    """One graph for segmentation, for one target in one precision.
+
+    `examples` are its inputs in the order of the declaration, of batch 2. `tower` is the same graph as an image tower,
+    for precisions that are measured on pictures; None for heads.
+    """
+
+    graph: GraphName
+    module: nn.Module
+    examples: tuple[Tensor, ...]
+    target: Target
+    precision: Precision
+    tower: Job | None
+
+
 WriteTower = Callable[[Job, Path], Quantization | None]
 """Writes the file or folder `path`; gives the report of what a lower precision did, None for fp32."""
+
+WriteGraph = Callable[[GraphJob, Path], Quantization | None]
+"""The same for a graph for segmentation."""

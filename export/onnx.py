@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from clip_edge import __version__
 from clip_edge.errors import ExportError
 from clip_edge.export.attention import plain_attention
-from clip_edge.export.job import Job
+from clip_edge.export.job import GraphJob, Job
 from clip_edge.export.rewrite import rewritten
 from clip_edge.export.targets import Declaration
 from clip_edge.files import write_file
@@ -47,12 +47,35 @@ def write_tower(job: Job, path: Path) -> Quantization | None:
     """
     with plain_attention():
         plain = trace(job.module, job.example, job.declaration, job.target.opset)
+    return _write(plain, job if job.precision != "fp32" else None, path)
+
+
+def write_graph(job: GraphJob, path: Path) -> Quantization | None:
+    """Write a graph for segmentation to `path`: as `write_tower`, with several inputs and outputs.
+
+    The batch is free, and so is the number of points.
+
+    Raises:
+        ExportError, ConfigError: as `write_tower`.
+    """
+    declaration = job.target.graphs[job.graph]
+    batch, points = torch.export.Dim("batch"), torch.export.Dim("points")
+    free = {"points": {0: batch, 1: points}, "labels": {0: batch, 1: points}}
+    dynamic = tuple(free.get(name, {0: batch}) for name in declaration.inputs)
+    names = list(declaration.inputs), list(declaration.outputs)
+    with plain_attention():
+        plain = _trace(job.module, job.examples, names, dynamic, job.target.opset)
+    return _write(plain, job.tower if job.precision != "fp32" else None, path)
+
+
+def _write(plain: onnx.ModelProto, lower: Job | None, path: Path) -> Quantization | None:
+    """Save a traced graph as it is, or in the precision of the job `lower`; gives the report of that."""
     clean(plain)
-    if job.precision == "fp32":
+    if lower is None:
         save(rewritten(plain), path)
         return None
-    module = cast(_Module, importlib.import_module(PRECISIONS[job.precision]))
-    lowered, report = module.quantise(plain, job)
+    module = cast(_Module, importlib.import_module(PRECISIONS[lower.precision]))
+    lowered, report = module.quantise(plain, lower)
     save(lowered, path)
     return report
 
@@ -76,21 +99,32 @@ def trace(tower: nn.Module, example: Tensor, declaration: Declaration, opset: in
     Raises:
         ExportError: torch cannot trace it.
     """
+    names = [declaration.input], [declaration.output]
+    return _trace(tower, (example,), names, ({0: torch.export.Dim("batch")},), opset)
+
+
+def _trace(
+    module: nn.Module,
+    examples: tuple[Tensor, ...],
+    names: tuple[list[str], list[str]],
+    dynamic: tuple[dict[int, torch.export.Dim], ...],
+    opset: int,
+) -> onnx.ModelProto:
     try:
         with _silence():
             program = torch.onnx.export(
-                tower,
-                (example,),
+                module,
+                examples,
                 dynamo=True,
                 opset_version=opset,
-                input_names=[declaration.input],
-                output_names=[declaration.output],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=names[0],
+                output_names=names[1],
+                dynamic_shapes=dynamic,
                 verbose=False,
             )
     except Exception as problem:  # the exporter wraps whatever failed inside it
         raise ExportError(
-            f"torch {torch.__version__} cannot trace {type(tower).__name__}: {_root_cause(problem)}",
+            f"torch {torch.__version__} cannot trace {type(module).__name__}: {_root_cause(problem)}",
             hint="choose an image tower without data-dependent control flow; -v shows the whole report",
         ) from problem
     assert program is not None  # with dynamo=True there always is one

@@ -8,6 +8,7 @@ from typing import Literal
 
 from clip_edge.bundle import Precision, Tower
 from clip_edge.errors import ConfigError, UnavailableError, unknown_name
+from clip_edge.graphs import GraphName, TensorType
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,24 @@ class Declaration:
 
 
 @dataclass(frozen=True)
+class GraphDeclaration:
+    """The contract of a graph for segmentation: named inputs with their types, named float32 outputs, batch first.
+
+    Asked for a precision that it has not, the graph is written in fp32: heads are small beside the encoder.
+    """
+
+    inputs: dict[str, TensorType]
+    outputs: tuple[str, ...]
+    stem: str
+    precisions: tuple[Precision, ...] = ("fp32",)
+
+
+@dataclass(frozen=True)
 class Target:
-    """One kind of artefact. `module` has `write_tower(job, path)`; `backend` is the runtime that proves it here."""
+    """One kind of artefact. `module` has `write_tower(job, path)`; `backend` is the runtime that proves it here.
+
+    A target with `graphs` has `write_graph(job, path)` too.
+    """
 
     module: str
     packages: tuple[str, ...]
@@ -36,6 +53,7 @@ class Target:
     towers: dict[Tower, Declaration]
     summary: str
     later_opsets: dict[Precision, int] = field(default_factory=dict)  # of precisions that need newer operations
+    graphs: dict[GraphName, GraphDeclaration] = field(default_factory=dict)  # what segmentation runs one by one
 
     def opset_of(self, precision: Precision) -> int:
         """The operation set of a graph in that precision."""
@@ -67,6 +85,17 @@ TARGETS = {
         towers={  # names, file names and int64 ids as Hugging Face's tools expect them
             "image": Declaration("pixel_values", "float32", "image_embeds", "vision_model"),
             "text": Declaration("input_ids", "int64", "text_embeds", "text_model"),
+        },
+        graphs={
+            "encoder": GraphDeclaration(
+                {"pixel_values": "float32"}, ("feature_map",), "encoder", ("fp32", "fp16", "int8", "int4")
+            ),
+            "clip_head": GraphDeclaration({"feature_map": "float32"}, ("image_embeds", "patch_embeds"), "clip_head"),
+            "mask_decoder": GraphDeclaration(
+                {"feature_map": "float32", "points": "float32", "labels": "int64"},
+                ("mask_logits", "iou"),
+                "mask_decoder",
+            ),
         },
         summary="ONNX, dynamic batch: servers, desktops, browsers, phones",
     ),
@@ -154,5 +183,14 @@ def find_target(name: str, precision: str) -> Target:
 
 def file_name(target: Target, tower: Tower, precision: str) -> str:
     """The path of an artefact in a bundle: `onnx/vision_model.onnx`, `onnx/vision_model_int8.onnx`."""
+    return _path(target, target.towers[tower].stem, precision)
+
+
+def graph_file_name(target: Target, graph: GraphName, precision: str) -> str:
+    """The path of a graph for segmentation in a bundle: `onnx/encoder_int8.onnx`."""
+    return _path(target, target.graphs[graph].stem, precision)
+
+
+def _path(target: Target, stem: str, precision: str) -> str:
     suffix = "" if precision == "fp32" else f"_{precision}"
-    return f"{target.folder}/{target.towers[tower].stem}{suffix}{target.suffix}"
+    return f"{target.folder}/{stem}{suffix}{target.suffix}"

@@ -15,9 +15,22 @@ from PIL import Image
 
 from clip_edge.bundle import TOWERS, Bundle, Manifest, Tower
 from clip_edge.errors import BundleError, DataError, UsageError
+from clip_edge.graphs import GraphName
 from clip_edge.images import as_rgb, open_image
 from clip_edge.preprocess import Bytes, Floats
-from clip_edge.runtime.backends import DEFAULT, Inputs, Options, Run, find_backend, open_inputs, open_tower
+from clip_edge.runtime.backends import (
+    DEFAULT,
+    Inputs,
+    Options,
+    Run,
+    RunGraph,
+    find_backend,
+    open_graph,
+    open_inputs,
+    open_tower,
+)
+from clip_edge.runtime.segmentation import BACKGROUND, Outline, Prompt, Segmentation, Segmenter, View
+from clip_edge.segment import frame_of
 
 Picture = str | Path | bytes | Image.Image | Bytes  # a path, a file's bytes, a Pillow picture, or (H, W, 3) uint8 RGB
 
@@ -54,17 +67,22 @@ def load(
         raise UsageError(f"`threads` must be at least 1; found {threads}")
     opened = Bundle.open(Path(bundle), verify_hashes=False, trusted=trusted)
     options = Options(threads, spin)
+
+    def open_part(name: GraphName) -> RunGraph:
+        return open_graph(backend, opened, opened.manifest.graph(name, targets, precision), options)
+
     runs: dict[Tower, Run] = {}
     for tower in towers:
         runs[tower] = open_tower(backend, opened, opened.manifest.artifact(tower, targets, precision), options)
-    return Model(opened, runs, open_inputs(backend, opened))
+    return Model(opened, runs, open_inputs(backend, opened), Segmenter(open_part))
 
 
 class Model:
     """What `load` gives. Any number of threads may call any method at the same time."""
 
-    def __init__(self, bundle: Bundle, runs: dict[Tower, Run], inputs: Inputs) -> None:
+    def __init__(self, bundle: Bundle, runs: dict[Tower, Run], inputs: Inputs, segmenter: Segmenter) -> None:
         self.bundle = bundle
+        self._segmenter = segmenter
         self._runs = runs
         self._last = threading.local()
         self._labels: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], Floats] = OrderedDict()
@@ -158,6 +176,55 @@ class Model:
         shares = np.exp(logits - logits.max(1, keepdims=True))
         result: Floats = (shares / shares.sum(1, keepdims=True)).astype(np.float32)
         return result
+
+    def look(self, picture: Picture) -> View:
+        """Run the encoder on a picture; `segment` and `masks` take what this gives in its place.
+
+        Raises:
+            DataError: the picture cannot be read. BundleError: the bundle has no graphs for segmentation.
+        """
+        self._segmenter.run("encoder")  # a bundle without it is said so before any work
+        with self._timed("decode", "preprocess", "encode") as timings:
+            with _stage(timings, "decode"):
+                image = _read(picture, 0)
+            with _stage(timings, "preprocess"):
+                values = self._values(image)
+            where = str(picture) if isinstance(picture, str | Path) else "the picture"
+            with _stage(timings, "encode"):
+                frame = frame_of(image.width, image.height, self.manifest.image.preprocess)
+                return self._segmenter.view(values, frame, where)
+
+    def segment(
+        self,
+        picture: Picture | View,
+        texts: Sequence[str],
+        templates: Sequence[str] = ("{}",),
+        *,
+        background: Sequence[str] = BACKGROUND,
+        refined: bool = False,
+    ) -> Segmentation:
+        """The word that fits every pixel best, after SAM-CLIP (arXiv 2310.15308, section 4.4).
+
+        `background` words compete like the others and stand for nothing; without any, every pixel gets a word.
+        `refined` takes the edges from the mask decoder, where the bundle has one.
+
+        Raises:
+            DataError, BundleError: as `look`. UsageError: as `encode_labels`.
+        """
+        view = picture if isinstance(picture, View) else self.look(picture)
+        embeds = [self.encode_labels(texts, templates)]
+        if background:
+            embeds.append(self.encode_labels(background, ["{}"]))
+        return self._segmenter.segment(view, texts, np.concatenate(embeds), background=len(background), refined=refined)
+
+    def masks(self, picture: Picture | View, prompts: Sequence[Prompt]) -> list[Outline]:
+        """What each prompt outlines in the picture.
+
+        Raises:
+            DataError, BundleError: as `look`. UsageError: a prompt lies outside the picture, or of what the model sees.
+        """
+        view = picture if isinstance(picture, View) else self.look(picture)
+        return self._segmenter.masks(view, prompts)
 
     def _run(self, tower: Tower) -> Run:
         if tower not in self._runs:

@@ -17,6 +17,7 @@ from clip_edge.golden import MAX_GOLDEN_BYTES, Golden, read_golden
 from clip_edge.numerics import TOLERANCES, cosine_rows
 from clip_edge.preprocess import Floats, normalize
 from clip_edge.runtime.backends import DEFAULT, Inputs, Options, find_backend, open_inputs, open_tower
+from clip_edge.runtime.verify_graphs import GraphCheck, check_graphs
 
 MAX_GREY = 1  # another build of Pillow may round a pixel the other way; a wrong filter is off by ten and more
 MAX_LENGTH_ERROR = 1e-3  # of a unit vector: fp16 rounds to 5e-4
@@ -56,6 +57,7 @@ class Verification:
     token_rows_different: int
     towers: tuple[TowerCheck, ...]
     top1_agreement: dict[str, float]  # `label` -> share of golden pictures whose nearest sentence is the reference's
+    graphs: tuple[GraphCheck, ...] = ()  # those for segmentation
 
     @property
     def preprocess_passed(self) -> bool:
@@ -65,7 +67,8 @@ class Verification:
     @property
     def problems(self) -> list[str]:
         """What failed, in words; empty when everything passed."""
-        found = [f"{check.path}: {check.problem}" for check in self.towers if check.problem]
+        checks: list[TowerCheck | GraphCheck] = [*self.towers, *self.graphs]
+        found = [f"{check.path}: {check.problem}" for check in checks if check.problem]
         if not self.preprocess_passed:
             found.append(f"preprocessing differs by {self.preprocess_max_grey} grey levels, {MAX_GREY} allowed")
         if self.token_rows_different:
@@ -124,6 +127,7 @@ def verify(
         token_rows_different=int((tokens != golden.input_ids).any(1).sum()),
         towers=tuple(checks),
         top1_agreement=_agreement(embeds, golden),
+        graphs=check_graphs(backend, bundle, golden, precision, options),
     )
 
 

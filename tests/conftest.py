@@ -68,23 +68,32 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_student(tmp_path_factory.mktemp("student") / "tiny", seed=0)
 
 
-def save_tiny_student(folder: Path, *, seed: int, tower: str = "timm:test_efficientnet") -> Path:
-    """Write a student whose towers export in seconds."""
+def save_tiny_student(folder: Path, *, seed: int, tower: str = "timm:test_efficientnet", merged: bool = False) -> Path:
+    """Write a student whose towers export in seconds; `merged` ones have a CLIP head and a mask head on one map."""
     import numpy as np
     import torch
 
     from clip_edge.distill.models.checkpoint import save_student
-    from clip_edge.distill.models.spec import ImageSpec, StudentSpec, TextTowerSpec, TokenizerSpec
+    from clip_edge.distill.models.spec import (
+        HeadSpec,
+        ImageSpec,
+        MaskSpec,
+        StudentSpec,
+        TextTowerSpec,
+        TokenizerSpec,
+    )
     from clip_edge.distill.models.student import build_student
     from clip_edge.distill.models.tokenizers import train_tokenizer
 
+    head = HeadSpec(levels=(2, 3, 4), width=16, depth=1, heads=2) if merged else None
     tokenizer = train_tokenizer(["a red apple", "a blue car and a dog", "一只猫", "café"] * 5, 300, 16)
     spec = StudentSpec(
         name="tiny",
         embed_dim=24,
-        image=ImageSpec(tower, 32),
+        image=ImageSpec(tower, 32, head=head, hidden=32),
         text=TextTowerSpec(depth=1, width=32, heads=2, context_length=16, causal=False, pad_mask=True),
         tokenizer=TokenizerSpec("trained", tokenizer.spec.vocab_size),
+        masks=MaskSpec(width=16, depth=1, heads=2) if merged else None,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -104,6 +113,22 @@ def tiny_bundle(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
     out = tmp_path_factory.mktemp("bundle") / "tiny"
     export(tiny_student, [Request("onnx")], out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_student`, with a CLIP head and a mask head on a map of 4 × 4."""
+    return save_tiny_student(tmp_path_factory.mktemp("student") / "merged", seed=0, merged=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_segment_bundle(tiny_merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle exported from `tiny_merged`: both towers, encoder, CLIP head and mask decoder."""
+    from clip_edge.export.exporter import Request, export
+
+    out = tmp_path_factory.mktemp("bundle") / "merged"
+    export(tiny_merged, [Request("onnx")], out)
     return out
 
 

@@ -38,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ios", type=int, choices=(16, 17, 18), help="oldest iOS for Core ML packages (default: by precision)"
     )
+    parser.add_argument(
+        "--segment",
+        action="store_true",
+        help="add the graphs that `run --segment` needs (students of `sam-clip` have them without)",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to make")
     parser.add_argument("--dry-run", action="store_true", help="check the options and the student, write nothing")
 
@@ -71,6 +76,7 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
         calibration=args.calibration,
         capabilities=args.compute_capability or (),
         ios=args.ios,
+        segment=args.segment,
         console=console,
     )
     for proof in proofs:

@@ -1,4 +1,4 @@
-"""`clip-edge run`: zero-shot scores of your pictures against your sentences."""
+"""`clip-edge run`: zero-shot scores of your pictures against your sentences, or where in a picture they are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clip_edge.cli import Outcome
+from clip_edge.commands import segment_run
 from clip_edge.console import Console
 from clip_edge.errors import DataError, ExitCode, UsageError
 
@@ -20,7 +21,7 @@ Result = dict[str, Any]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a folder made by `clip-edge export`")
     parser.add_argument("--image", type=Path, nargs="+", action="extend", required=True, metavar="F", help="pictures")
-    parser.add_argument("--text", nargs="+", action="extend", required=True, metavar="T", help="sentences or labels")
+    parser.add_argument("--text", nargs="+", action="extend", default=[], metavar="T", help="sentences or labels")
     parser.add_argument(
         "--template",
         action="append",
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, metavar="N", help="show only the N best sentences of each picture")
     parser.add_argument("--backend", default="onnxruntime", help="see `clip-edge list backends` (default: %(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the backend (default: every physical core)")
+    segment_run.add_arguments(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> Outcome:
@@ -38,6 +40,9 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
 
     if args.top is not None and args.top < 1:
         raise UsageError(f"--top must be at least 1; found {args.top}")
+    if segment_run.wanted(args):
+        with load(args.bundle, args.backend, threads=args.threads, towers=["text"] if args.segment else []) as model:
+            return segment_run.run(args, model, console)
     texts = list(dict.fromkeys(args.text))
     with load(args.bundle, args.backend, threads=args.threads) as model:
         text_embeds = model.encode_labels(texts, args.template or ["{}"])

@@ -47,6 +47,11 @@ def show(proof: Verification, console: Console) -> None:
         measured = f"cosine {check.min_cosine:.6f} min, {check.mean_cosine:.6f} mean; {check.max_abs:.1e} max abs"
         name = f"{check.tower} {check.target} {check.precision}"
         rows.append([name, check.cases, measured, f"≥ {check.tolerance}", _word(check.passed)])
+    for graph in proof.graphs:
+        masks = "" if graph.min_mask_iou is None else f"; mask IoU {graph.min_mask_iou:.4f} min"
+        measured = f"cosine {graph.min_cosine:.6f} min, {graph.mean_cosine:.6f} mean; {graph.max_abs:.1e} max abs"
+        name = f"{graph.graph} {graph.target} {graph.precision}"
+        rows.append([name, graph.cases, measured + masks, f"≥ {graph.tolerance}", _word(graph.passed)])
     for name, share in proof.top1_agreement.items():
         rows.append([f"top-1 {name}", "", f"{share:.1%} agree", "reported", ""])
     console.table(["check", ">cases", "found", "expected", ""], rows, title=f"{proof.bundle} on {proof.backend}")

@@ -74,12 +74,12 @@ def bound_masks(graph: Graph) -> None:
 
 
 def to_half(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """A copy in which every node of `HALF` computes in fp16, except the nodes named in `keep` and the last norm."""
+    """A copy in which every node of `HALF` computes in fp16, except those named in `keep`, the last norm and node."""
     graph = Graph(model)
     kinds = _element_types(model)
     floats = {name for name, kind in kinds.items() if kind == TensorProto.FLOAT}
     floats |= {name for name, tensor in graph.constants.items() if tensor.data_type == TensorProto.FLOAT}
-    kept = {*keep, *_behind_sums(graph), *_before_products(graph)}
+    kept = {*keep, *_behind_sums(graph), *_before_products(graph), graph.makers()[graph.output].name}
     half = [node for node in graph.nodes if _is_half(graph, node, floats) and node.name not in kept]
     half_names = {node.name for node in half}
     made_half = {value for node in half for value in node.output if value in floats}
@@ -88,8 +88,6 @@ def to_half(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelPro
         for place, name in enumerate(node.input):
             if name in floats:
                 node.input[place] = _as(graph, name, name in made_half, wanted)
-    for value in made_half & {graph.output}:
-        raise ValueError(f"the output `{value}` must stay fp32")
     return graph.finish()
 
 

@@ -107,11 +107,13 @@ class Graph:
         return finished
 
     def _sorted(self) -> list[onnx.NodeProto]:
-        """Depth first from the output, inputs in order: nodes that lead nowhere are dropped on the way."""
+        """Depth first from the outputs, inputs in order: nodes that lead nowhere are dropped on the way."""
         makers = self.makers()
         done: set[str] = set()
         ordered: list[onnx.NodeProto] = []
-        stack: list[tuple[onnx.NodeProto, bool]] = [(makers[self.output], False)]
+        stack: list[tuple[onnx.NodeProto, bool]] = [
+            (makers[value.name], False) for value in reversed(self.model.graph.output) if value.name in makers
+        ]
         while stack:
             node, visited = stack.pop()
             if visited:

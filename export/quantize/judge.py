@@ -48,11 +48,11 @@ class Judge:
 
 
 def embed(model: onnx.ModelProto, rows: np.ndarray, *, fuse: bool = True) -> Floats:
-    """The embeddings of `rows`: (N, ...) -> (N, D). `fuse` as in `open_graph`."""
+    """The embeddings of `rows`, or their maps in one row each: (N, ...) -> (N, D). `fuse` as in `open_graph`."""
     session = open_graph(model, fuse=fuse)
     (source,) = (item.name for item in session.get_inputs())
     parts = [session.run(None, {source: rows[start : start + ROWS]})[0] for start in range(0, len(rows), ROWS)]
-    return np.concatenate(parts)
+    return np.concatenate(parts).reshape(len(rows), -1)
 
 
 def choose_kept(

@@ -13,6 +13,7 @@ from torch import nn
 
 from clip_edge.bundle import Embedding, ImageInput, Licence, TextInput, Tower, embedding_space
 from clip_edge.distill.models.pretrained import FAMILIES
+from clip_edge.distill.models.student import Student
 from clip_edge.preprocess import Bytes, PreprocessSpec
 from clip_edge.tokenizer import Tokenizer
 
@@ -41,6 +42,7 @@ class Exportable:
     provenance: dict[str, Any]
     example_images: Sequence[Bytes] = field(default=())  # (H, W, 3) uint8 RGB, real ones for the golden set
     example_texts: Sequence[str] = field(default=())
+    student: Student | None = None  # what both towers are parts of, where it can be cut up for segmentation
 
     @property
     def preprocess(self) -> PreprocessSpec:

@@ -14,6 +14,7 @@ from clip_edge.distill.models.spec import load_spec
 from clip_edge.distill.models.student import build_student
 from clip_edge.distill.models.tokenizers import MIN_TRAINED_VOCAB, clip_tokenizer, train_tokenizer
 from clip_edge.errors import UsageError
+from clip_edge.export.parts import can_be_cut
 from clip_edge.export.sources import Exportable
 from clip_edge.export.towers import ImageTower, TextTower
 from clip_edge.golden import read_examples
@@ -33,7 +34,13 @@ def load(source: str) -> Exportable:
     loaded = _untrained(source) if source.startswith(BUILT_IN) else load_student(Path(source))
     student, spec = loaded.student, loaded.spec
     images, texts = read_examples(loaded.folder / EXAMPLES)
-    image = {"tower": spec.image.tower, "args": spec.image.args, "projection": spec.image.projection}
+    image: dict[str, object] = {
+        "tower": spec.image.tower,
+        "args": spec.image.args,
+        "projection": spec.image.projection,
+    }
+    if spec.image.head is not None:
+        image["head"] = as_dict(spec.image.head)
     text_input = TextInput(
         loaded.tokenizer.spec, spec.text.causal, spec.text.pad_mask, spec.text.pool, activation="gelu"
     )
@@ -54,6 +61,7 @@ def load(source: str) -> Exportable:
         provenance=loaded.info["provenance"],
         example_images=images,
         example_texts=texts,
+        student=student if can_be_cut(student) else None,
     )
 
 

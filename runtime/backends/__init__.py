@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -13,12 +13,14 @@ import numpy as np
 from PIL import Image
 
 from clip_edge.bundle import TOKENIZER, Artifact, Bundle
-from clip_edge.errors import UnavailableError, unknown_name
+from clip_edge.errors import UnavailableError, UsageError, unknown_name
 from clip_edge.files import MAX_JSON_BYTES
+from clip_edge.graphs import Graph
 from clip_edge.preprocess import Bytes, Floats, normalize, to_pixels
 from clip_edge.tokenizer import Ids, Tokenizer
 
 Run = Callable[[np.ndarray], Floats]  # pixel_values (B, 3, S, S) or input_ids (B, L) -> (B, D); any thread may call it
+RunGraph = Callable[[Mapping[str, np.ndarray]], dict[str, Floats]]  # inputs by name -> outputs by name; batch first
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Backend:
     summary: str
     probe: str = ""  # `module:function` that says whether it is here, where no package says so
     prepares: bool = False  # its module has `open_inputs`: pictures and sentences are prepared by the engine too
+    graphs: bool = False  # its module has `open_graph`: it runs the graphs for segmentation
 
 
 BACKENDS = {
@@ -54,6 +57,7 @@ BACKENDS = {
         package="onnxruntime",
         install="pip install onnxruntime",
         summary="CPUs on every system",
+        graphs=True,
     ),
     "onnxruntime-cuda": Backend(
         module="clip_edge.runtime.backends.onnxruntime_cuda",
@@ -119,6 +123,8 @@ class _Module(Protocol):
 
     def open_inputs(self, bundle: Bundle) -> Inputs: ...
 
+    def open_graph(self, bundle: Bundle, graph: Graph, options: Options) -> RunGraph: ...
+
 
 def find_backend(name: str) -> Backend:
     """The backend of that name, installed.
@@ -172,3 +178,17 @@ def open_tower(name: str, bundle: Bundle, artifact: Artifact, options: Options) 
     """
     module = cast(_Module, importlib.import_module(find_backend(name).module))
     return module.open_tower(bundle, artifact, options)
+
+
+def open_graph(name: str, bundle: Bundle, graph: Graph, options: Options) -> RunGraph:
+    """A graph for segmentation, its hash checked, loaded into the backend `name`.
+
+    Raises:
+        UsageError, UnavailableError: as `find_backend`; the backend runs no such graphs.
+        BundleError: the file was changed, or the engine cannot read it.
+    """
+    backend = find_backend(name)
+    if not backend.graphs:
+        able = ", ".join(key for key, row in BACKENDS.items() if row.graphs)
+        raise UsageError(f"backend `{name}` runs no graphs for segmentation", hint=f"those that do: {able}")
+    return cast(_Module, importlib.import_module(backend.module)).open_graph(bundle, graph, options)

@@ -9,8 +9,9 @@ import onnxruntime as ort
 
 from clip_edge.bundle import EXPORT_AGAIN, Artifact, Bundle
 from clip_edge.errors import BundleError, UnavailableError
+from clip_edge.graphs import Graph
 from clip_edge.preprocess import Floats
-from clip_edge.runtime.backends import Options, Run
+from clip_edge.runtime.backends import Options, Run, RunGraph
 
 Provider = str | tuple[str, Mapping[str, object]]
 MAX_GRAPH_BYTES = 2 * 1024**3  # what one protobuf file can hold
@@ -34,6 +35,43 @@ def open_on(providers: Sequence[Provider], bundle: Bundle, artifact: Artifact, o
         BundleError: as `open_tower`.
         UnavailableError: the first provider is not in this build, or finds no device.
     """
+    session = _open_session(providers, bundle, artifact, options)
+    _check_names(session, artifact.path, ([artifact.input], [artifact.output]), bundle)
+
+    def run(array: np.ndarray) -> Floats:
+        given = {artifact.input: array.astype(artifact.input_dtype, copy=False)}
+        (embeds,) = _run(session, [artifact.output], given, artifact.path, bundle)
+        return _checked(embeds, (len(array), bundle.manifest.embedding.dim), artifact.path, bundle)
+
+    return run
+
+
+def open_graph(bundle: Bundle, graph: Graph, options: Options) -> RunGraph:
+    """A graph for segmentation as a function from named inputs to named outputs, on the CPU.
+
+    Raises:
+        BundleError: as `open_tower`.
+    """
+    session = _open_session(["CPUExecutionProvider"], bundle, graph, options)
+    outputs = [item.name for item in graph.outputs]
+    _check_names(session, graph.path, ([item.name for item in graph.inputs], outputs), bundle)
+
+    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, Floats]:
+        given = {item.name: inputs[item.name].astype(item.dtype, copy=False) for item in graph.inputs}
+        batch = len(next(iter(given.values())))
+        values = _run(session, outputs, given, graph.path, bundle)
+        return {
+            item.name: _checked(value, (batch, *item.shape[1:]), graph.path, bundle)
+            for item, value in zip(graph.outputs, values, strict=True)
+        }
+
+    return run
+
+
+def _open_session(
+    providers: Sequence[Provider], bundle: Bundle, artifact: Artifact | Graph, options: Options
+) -> ort.InferenceSession:
+    """The file of an artefact in ONNX Runtime; raises as `open_on` does."""
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if wanted not in ort.get_available_providers():
         raise UnavailableError(
@@ -54,23 +92,24 @@ def open_on(providers: Sequence[Provider], bundle: Bundle, artifact: Artifact, o
             f"onnxruntime {ort.__version__} did not open {wanted}; it took {session.get_providers()[0]}",
             hint="`clip-edge doctor` tells what it lacks",
         )
-    _check_names(session, artifact, bundle)
-
-    def run(array: np.ndarray) -> Floats:
-        try:
-            (embeds,) = session.run([artifact.output], {artifact.input: array.astype(artifact.input_dtype, copy=False)})
-        except Exception as problem:
-            raise BundleError(
-                f"onnxruntime {ort.__version__} cannot run {artifact.path}: {_first_line(problem)}",
-                where=bundle.folder / artifact.path,
-                hint=EXPORT_AGAIN,
-            ) from problem
-        return _checked(embeds, len(array), artifact, bundle)
-
-    return run
+    return session
 
 
-def _session_options(options: Options, artifact: Artifact) -> ort.SessionOptions:
+def _run(
+    session: ort.InferenceSession, outputs: Sequence[str], given: dict[str, np.ndarray], path: str, bundle: Bundle
+) -> list[object]:
+    try:
+        values: list[object] = session.run(list(outputs), given)
+    except Exception as problem:
+        raise BundleError(
+            f"onnxruntime {ort.__version__} cannot run {path}: {_first_line(problem)}",
+            where=bundle.folder / path,
+            hint=EXPORT_AGAIN,
+        ) from problem
+    return values
+
+
+def _session_options(options: Options, artifact: Artifact | Graph) -> ort.SessionOptions:
     session_options = ort.SessionOptions()
     session_options.log_severity_level = 4  # problems arrive as exceptions; a library does not write to stderr
     session_options.intra_op_num_threads = options.threads or 0
@@ -85,26 +124,35 @@ def _session_options(options: Options, artifact: Artifact) -> ort.SessionOptions
     return session_options
 
 
-def _check_names(session: ort.InferenceSession, artifact: Artifact, bundle: Bundle) -> None:
+def _check_names(
+    session: ort.InferenceSession, path: str, expected: tuple[list[str], list[str]], bundle: Bundle
+) -> None:
     found = [item.name for item in session.get_inputs()], [item.name for item in session.get_outputs()]
-    if found != ([artifact.input], [artifact.output]):
+    if found != expected:
+        inputs, outputs = (", ".join(names) for names in expected)
         raise BundleError(
-            f"{artifact.path} must map `{artifact.input}` to `{artifact.output}`; found {found[0]} and {found[1]}",
-            where=bundle.folder / artifact.path,
+            f"{path} must map `{inputs}` to `{outputs}`; found {found[0]} and {found[1]}",
+            where=bundle.folder / path,
             hint=EXPORT_AGAIN,
         )
 
 
-def _checked(embeds: object, rows: int, artifact: Artifact, bundle: Bundle) -> Floats:
-    dim = bundle.manifest.embedding.dim
-    if not isinstance(embeds, np.ndarray) or embeds.dtype != np.float32 or embeds.shape != (rows, dim):
-        found = f"{embeds.dtype} {embeds.shape}" if isinstance(embeds, np.ndarray) else type(embeds).__name__
+def _checked(value: object, shape: tuple[int | None, ...], path: str, bundle: Bundle) -> Floats:
+    """The value, when it has the shape; None stands for any size."""
+    is_fit = isinstance(value, np.ndarray) and value.dtype == np.float32 and len(value.shape) == len(shape)
+    if (
+        not isinstance(value, np.ndarray)
+        or not is_fit
+        or any(want not in (None, have) for have, want in zip(value.shape, shape, strict=True))
+    ):
+        found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        wanted = ", ".join("any" if side is None else str(side) for side in shape)
         raise BundleError(
-            f"{artifact.path} must give float32 ({rows}, {dim}); found {found}",
-            where=bundle.folder / artifact.path,
+            f"{path} must give float32 ({wanted}); found {found}",
+            where=bundle.folder / path,
             hint=EXPORT_AGAIN,
         )
-    return embeds
+    return value
 
 
 def _first_line(problem: Exception) -> str:

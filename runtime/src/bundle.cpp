@@ -127,7 +127,7 @@ Manifest parse_manifest(const std::string &text, const std::string &where) {
     fail(CLIP_EDGE_ERROR_VERSION, "%s: manifest schema 1 expected; found %lld", where.c_str(),
          static_cast<long long>(root["schema"].integer(0, 1 << 30)));
   root.only({"schema", "name", "created_by", "embedding", "image", "text", "artifacts", "licences", "research_only",
-             "source", "versions", "files", "manifest_sha256"});
+             "source", "versions", "files", "manifest_sha256", "graphs"});  // graphs: for segmentation, not read here
   check_own_hash(text, text_of(root, "manifest_sha256"), where);
   Manifest manifest;
   manifest.name = text_of(root, "name"), manifest.created_by = text_of(root, "created_by");
