@@ -142,7 +142,7 @@ def _write(
                 job = Job(*inputs, calibration, console, capabilities, ios, request.machine)
                 artifacts.append(_write_artifact(job, request, folder))
                 meter.advance()
-    wanted = [(request.target, target, request.precision) for request, target in targets.items()]
+    wanted = [(request.target, target, request.precision, request.machine) for request, target in targets.items()]
     graphs = write_graphs(source, parts, wanted, golden, folder, calibration, console) if parts else ()
     write_file(folder / TOKENIZER, source.tokenizer.json_bytes)
     embedding = source.embedding()

@@ -27,7 +27,7 @@ from clip_edge.golden import Golden
 from clip_edge.golden_graphs import GOLDEN_GRAPHS, PIXELS, GraphGolden
 from clip_edge.graphs import Graph, GraphName, NamedTensor, TensorType
 from clip_edge.preprocess import normalize
-from clip_edge.quantization import SUFFIX
+from clip_edge.quantization import SUFFIX, Machine
 
 CASES = 6  # golden pictures with references between the graphs: maps are large
 BATCH = 2  # of an example: a batch of 1 would be taken for a constant
@@ -70,7 +70,7 @@ def parts_to_write(source: Exportable, targets: Mapping[str, Target], *, asked: 
 def write_graphs(
     source: Exportable,
     student: Student,
-    targets: Sequence[tuple[str, Target, Precision]],
+    targets: Sequence[tuple[str, Target, Precision, Machine]],
     golden: Golden,
     folder: Path,
     calibration: Calibration | None,
@@ -82,7 +82,7 @@ def write_graphs(
     write_file(folder / GOLDEN_GRAPHS, _golden(reference).to_bytes())
     folded = _fold(student, reference)
     written: dict[str, Graph] = {}
-    for name, target, precision in targets:
+    for name, target, precision, machine in targets:
         for graph, declaration in target.graphs.items():
             if graph not in folded:
                 continue
@@ -95,7 +95,8 @@ def write_graphs(
             tower = None
             if graph == "encoder":
                 probe = probe_pixels(source.preprocess.size)
-                tower = Job("image", folded[graph], probe, source, target, fits, calibration, console)
+                inputs = ("image", folded[graph], probe, source, target, fits)
+                tower = Job(*inputs, calibration, console, machine=machine)
             job = GraphJob(graph, folded[graph], examples, target, fits, tower)
             written[path] = _write_graph(job, name, folder / path, path, reference)
     return tuple(written.values())
