@@ -95,8 +95,7 @@ def write_graphs(
             tower = None
             if graph == "encoder":
                 probe = probe_pixels(source.preprocess.size)
-                inputs = ("image", folded[graph], probe, source, target, fits)
-                tower = Job(*inputs, calibration, console, machine=machine)
+                tower = Job("image", folded[graph], probe, source, target, fits, calibration, console, machine=machine)
             job = GraphJob(graph, folded[graph], examples, target, fits, tower)
             written[path] = _write_graph(job, name, folder / path, path, reference)
     return tuple(written.values())
