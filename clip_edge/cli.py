@@ -39,7 +39,7 @@ VERBS: dict[str, str] = {  # name -> one line of help; the module is clip_edge.c
     "data": "make the built-in data set, or check your own",
     "reinforce": "store what teachers and a captioner know about every picture",
     "distill": "train a student with a recipe",
-    "eval": "measure a model: zero-shot classification, retrieval",
+    "eval": "measure a model: zero-shot classification, retrieval, segmentation",
     "export": "turn a student into a verified bundle",
     "build": "make the TensorRT engines of a bundle for the GPU of this machine",
     "verify": "prove that a bundle still gives its reference embeddings here",

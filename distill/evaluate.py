@@ -221,7 +221,7 @@ def embed_dataset(
 
 def embed_images(loaded: Measurable, pixels: Bytes) -> Floats:
     """(N, S, S, 3) uint8, already resized -> (N, D) unit vectors, in fp32."""
-    with _measuring(loaded) as device:
+    with measuring(loaded) as device:
         batch = torch.from_numpy(normalize(pixels, loaded.preprocess)).to(device)  # (N, 3, S, S)
         return unit_rows(loaded.student.encode_image(batch).float().cpu().numpy())
 
@@ -231,7 +231,7 @@ def embed_texts(loaded: Measurable, texts: Sequence[str], *, batch_size: int = B
     distinct = list(dict.fromkeys(texts))
     row = {text: i for i, text in enumerate(distinct)}
     parts: list[Floats] = []
-    with _measuring(loaded) as device:
+    with measuring(loaded) as device:
         for start in range(0, len(distinct), batch_size):
             tokens = torch.from_numpy(loaded.tokenizer(distinct[start : start + batch_size])).to(device)  # (B, L)
             parts.append(unit_rows(loaded.student.encode_text(tokens).float().cpu().numpy()))
@@ -248,7 +248,7 @@ def embed_classes(
 
 
 @contextlib.contextmanager
-def _measuring(loaded: Measurable) -> Iterator[torch.device]:
+def measuring(loaded: Measurable) -> Iterator[torch.device]:
     """Evaluation mode, fp32 and no gradients, whatever the caller was doing; every module's mode is put back."""
     student = loaded.student
     device = next(student.parameters()).device

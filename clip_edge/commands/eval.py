@@ -1,4 +1,4 @@
-"""`clip-edge eval`: zero-shot classification and retrieval, with confidence intervals, in one or more languages."""
+"""`clip-edge eval`: zero-shot classification, retrieval and segmentation, in one or more languages."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from clip_edge.console import Console
 from clip_edge.errors import UsageError
 
 if TYPE_CHECKING:
+    from clip_edge.distill.data.samples import DataSet
     from clip_edge.distill.evaluate import Measurable
 
-TASKS = ("retrieve", "classify")
+TASKS = ("retrieve", "classify", "segment")
 WORST_SHOWN = 5  # classes named under the table; the others are in the JSON
 
 
@@ -27,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", metavar="P", help="of a bundle's graphs (default: the first in the bundle)")
     parser.add_argument("--task", choices=TASKS, default="retrieve", help="what to measure (default: %(default)s)")
     parser.add_argument("--split", help="part of the data set (default: test, or the only one there is)")
-    parser.add_argument("--lang", default="", help="languages, as in en,zh (default: all that the data has)")
+    parser.add_argument(
+        "--lang", default="", help="languages, as in en,zh (default: all that the data has; en for segment)"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="at most N pictures, spread evenly over the split")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="pictures at once (default: %(default)s)")
     parser.add_argument(
@@ -45,7 +48,6 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
 
     from clip_edge.distill.data.readers import data_splits, open_dataset
     from clip_edge.distill.data.samples import warn_of_problems
-    from clip_edge.distill.evaluate import evaluate
     from clip_edge.distill.templates import check_template
 
     for template in args.template:
@@ -58,6 +60,15 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     splits = data_splits(args.data)
     dataset = open_dataset(args.data, args.split or (splits[0] if len(splits) == 1 else "test"))
     warn_of_problems(dataset, console)
+    langs = [lang.strip() for lang in args.lang.split(",") if lang.strip()]
+    measured = _segment if args.task == "segment" else _recognise
+    result = measured(args, dataset, langs, console)
+    return Outcome({"model": args.model, "precision": args.precision, **result})
+
+
+def _recognise(args: argparse.Namespace, dataset: DataSet, langs: Sequence[str], console: Console) -> dict[str, Any]:
+    from clip_edge.distill.evaluate import evaluate
+
     result = evaluate(
         _model(args),
         dataset,
@@ -69,7 +80,25 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
         console=console,
     )
     _show(result, console)
-    return Outcome({"model": args.model, "precision": args.precision, **result})
+    return result
+
+
+def _segment(args: argparse.Namespace, dataset: DataSet, langs: Sequence[str], console: Console) -> dict[str, Any]:
+    from clip_edge.distill.segmentation import segmentation
+
+    if len(langs) > 1:
+        raise UsageError(f"--task segment takes one language; found {','.join(langs)}")
+    result = segmentation(
+        _model(args),
+        dataset,
+        lang=langs[0] if langs else "en",
+        limit=args.limit,
+        batch_size=args.batch,
+        templates=args.template,
+        console=console,
+    )
+    _show_segmentation(result, console)
+    return result
 
 
 def _run_suite(args: argparse.Namespace, langs: Sequence[str], console: Console) -> Outcome:
@@ -174,6 +203,23 @@ def _show_classification(
         worst = sorted(figures["per_class"], key=lambda row: row["value"])[:WORST_SHOWN]
         names = ", ".join(f"{row['name']} {row['value']:.0%} of {row['images']}" for row in worst)
         console.out(f"weakest classes, {lang}: {names}")
+
+
+def _show_segmentation(result: Mapping[str, Any], console: Console) -> None:
+    title = f"{result['data']}, split {result['split']}, {result['images']} pictures, {result['classes']} names"
+    rows: list[Sequence[object]] = []
+    for way in ("clip_head", "both_heads"):
+        figures = result[way]
+        if figures is not None:
+            name = way.replace("_", " ").replace("clip", "CLIP")
+            shares = [figures[key] for key in ("miou", "background_iou", "miou_on_objects")]
+            rows.append((f"by name, {name}", *("" if share is None else f"{100 * share:.1f} %" for share in shares)))
+    console.table(("found", ">mean IoU", ">background", ">on objects alone"), rows, title=title)
+    if result["prompted"] is not None:
+        asked = [(kind, f"{100 * result['prompted'][kind]['iou']:.1f} %") for kind in ("box", "point")]
+        console.table(("asked for by", ">mean IoU"), asked, title=f"{result['prompted']['objects']} objects")
+    if result["skipped"]:
+        console.out(f"{len(result['skipped'])} pictures could not be used; --json names them")
 
 
 def _percent(share: Mapping[str, float]) -> str:

@@ -55,7 +55,7 @@ def parsed(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]
 
 
 def test_tasks_are_those_of_the_library():
-    assert get_args(Task) == TASKS
+    assert (*get_args(Task), "segment") == TASKS
 
 
 def test_retrieval_as_a_table(student: Path, tiny_emoji: Path, capsys: pytest.CaptureFixture[str]):
@@ -75,6 +75,21 @@ def test_retrieval_as_json(student: Path, tiny_emoji: Path, capsys: pytest.Captu
     recall = found["languages"]["zh"]["text_to_image"]["recall_at_10"]
     assert 0 <= recall["low"] <= recall["value"] <= recall["high"] <= 1
     assert found["mean"]["text_to_image"]["recall_at_10"]["value"] == recall["value"]
+
+
+def test_segmentation_as_a_table_and_as_json(tiny_student: Path, tiny_emoji: Path, capsys: pytest.CaptureFixture[str]):
+    words = (tiny_student, "--data", tiny_emoji, "--task", "segment", "--limit", "4")
+    code, out, err = run(capsys, *words)
+    assert (code, err) == (0, "")
+    assert "4 pictures, 20 names" in out
+    assert "by name, CLIP head" in out
+    found = parsed(capsys, *words, "--lang", "zh")
+    assert (found["task"], found["lang"], found["images"], found["both_heads"]) == ("segment", "zh", 4, None)
+
+
+def test_segmentation_takes_one_language(tiny_student: Path, tiny_emoji: Path, capsys: pytest.CaptureFixture[str]):
+    code, _, err = run(capsys, tiny_student, "--data", tiny_emoji, "--task", "segment", "--lang", "en,zh")
+    assert (code, err.strip()) == (2, "error: --task segment takes one language; found en,zh")
 
 
 def test_classification(student: Path, tiny_emoji: Path, capsys: pytest.CaptureFixture[str]):

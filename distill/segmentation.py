@@ -1,0 +1,256 @@
+"""How well a model finds things by their names: semantic segmentation from patch embeddings and sentences.
+
+After SAM-CLIP (arXiv 2310.15308, section 4.4): with the CLIP head alone, and with the mask head giving the edges where
+there is one. The paper states no rule for the background; here two figures are given, one where words of the background
+compete with the classes, and one over the pixels of objects alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from clip_edge.console import SILENT, Console
+from clip_edge.distill.data.masks import read_objects
+from clip_edge.distill.data.samples import ClassInfo, DataSet, Sample
+from clip_edge.distill.data.scenes import COLOURS
+from clip_edge.distill.evaluate import UNDETERMINED, Measurable, embed_classes, embed_texts, measuring
+from clip_edge.distill.models.dense import encode_map, patch_embeds
+from clip_edge.distill.models.student import Student
+from clip_edge.distill.outlines import prompted_iou
+from clip_edge.distill.templates import templates_for
+from clip_edge.errors import ConfigError, DataError
+from clip_edge.images import open_image
+from clip_edge.numerics import Floats
+from clip_edge.preprocess import Bytes, normalize, to_pixels
+from clip_edge.segment import NOTHING, Decode, Frame, Labels, class_scores, frame_of, label_map, refine
+
+BACKGROUND = ("background", *(f"{colour} background" for colour in COLOURS))
+BATCH_SIZE = 64
+
+
+@dataclass
+class Confusion:
+    """Pixels by true and by found label of C classes; the last row and column are the background."""
+
+    counts: npt.NDArray[np.int64]  # (C + 1, C + 1)
+
+    @classmethod
+    def of(cls, classes: int) -> Confusion:
+        return cls(np.zeros((classes + 1, classes + 1), np.int64))
+
+    def add(self, truth: Labels, found: Labels) -> None:
+        """Two maps of one shape; label -1 is the background."""
+        size = len(self.counts)
+        pairs = (truth % size).astype(np.int64) * size + found % size  # -1 becomes the last
+        self.counts += np.bincount(pairs.ravel(), minlength=size * size).reshape(size, size)
+
+    def ious(self) -> npt.NDArray[np.float64]:
+        """(C + 1,): intersection over union over all pictures; NaN for what is never there."""
+        both, there = np.diag(self.counts), self.counts.sum(1)
+        union = there + self.counts.sum(0) - both
+        return np.where(there > 0, both / np.maximum(union, 1), np.nan)
+
+
+@dataclass
+class _Tallies:
+    """What is counted for one way of finding things."""
+
+    classes: int
+    everywhere: Confusion = field(init=False)
+    on_objects: Confusion = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.everywhere, self.on_objects = Confusion.of(self.classes), Confusion.of(self.classes)
+
+    def figures(self) -> dict[str, Any]:
+        ious = self.everywhere.ious()
+        return {
+            "miou": float(np.nanmean(ious[:-1])),
+            "background_iou": None if np.isnan(ious[-1]) else float(ious[-1]),
+            "miou_on_objects": float(np.nanmean(self.on_objects.ious()[:-1])),
+        }
+
+
+def segmentation(
+    loaded: Measurable,
+    dataset: DataSet,
+    *,
+    lang: str = "en",
+    limit: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    templates: Sequence[str] = (),
+    console: Console = SILENT,
+) -> dict[str, Any]:
+    """Mean IoU over the classes that occur, found by their names, and of outlines that boxes and points ask for.
+
+    Maps are compared in the square picture that the model sees, at its size. A class counts once however many pixels it
+    has; its IoU is over all pictures together. Candidates are all classes of the kind that the pictures show (seen in
+    training, or unseen).
+
+    Args:
+        limit: measure at most so many pictures, spread evenly over the split.
+        templates: sentences with `{}` for the class name, instead of those of the language.
+
+    Returns:
+        {task, data, split, lang, images, classes, map: [h, w], clip_head: figures, both_heads: figures or None,
+        prompted: as `prompted_iou` or None, skipped}; figures are {miou, background_iou, miou_on_objects}, 0..1.
+        `both_heads` and `prompted` are None without a mask head.
+
+    Raises:
+        ConfigError: the model shows no map, or single places of it are not in text space.
+        DataError: no class names in `lang`, or no picture with a mask that can be read.
+    """
+    student = loaded.student
+    if not isinstance(student, Student):
+        raise ConfigError(
+            "segmentation needs the feature map of a student folder; this model only embeds whole pictures",
+            hint="measure the student that it was made from",
+        )
+    candidates = _candidates(dataset, lang)
+    words = list(candidates.values())
+    named = embed_classes(loaded, words, tuple(templates) or templates_for(lang), batch_size=batch_size)  # (C, D)
+    named = np.concatenate([named, embed_texts(loaded, BACKGROUND)])  # (C + B, D)
+    position = {id_: i for i, id_ in enumerate(candidates)}
+    ways = {"clip_head": _Tallies(len(words))}
+    if student.masks is not None:
+        ways["both_heads"] = _Tallies(len(words))
+    skipped: list[dict[str, str]] = []
+    images, shape = 0, (0, 0)
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    rows = [i * len(dataset) // count for i in range(count)]
+    with console.progress("find by name", count, "pictures") as meter:
+        for pixels, truths in _batches(loaded, dataset, rows, position, batch_size, skipped):
+            images += len(pixels)
+            shape = _count(loaded, pixels, truths, named, ways)
+            meter.advance(len(pixels))
+    if not images:
+        raise DataError(
+            f"no picture of {dataset.name} has a mask that can be used",
+            where=skipped[0]["key"] if skipped else None,
+            hint=f"the first was left out because: {skipped[0]['reason']}" if skipped else None,
+        )
+    if skipped:
+        first = skipped[0]
+        console.warn(f"{len(skipped)} of {count} pictures left out; the first is {first['key']}: {first['reason']}")
+    figures = {way: tally.figures() for way, tally in ways.items()}
+    prompted = None
+    if student.masks is not None:
+        prompted = prompted_iou(loaded, dataset, limit=limit, batch_size=batch_size, console=console)
+    return {
+        "task": "segment",
+        "data": dataset.name,
+        "split": dataset.split,
+        "lang": lang or UNDETERMINED,
+        "images": images,
+        "classes": len(words),
+        "map": list(shape),
+        "both_heads": None,
+        **figures,
+        "prompted": prompted,
+        "skipped": skipped,
+    }
+
+
+def _count(
+    loaded: Measurable, pixels: Bytes, truths: Sequence[Labels], named: Floats, ways: dict[str, _Tallies]
+) -> tuple[int, int]:
+    """Add what is found in pictures (B, S, S, 3) to the tallies; `named` are the words, those of the background last.
+
+    Returns:
+        (h, w) of the map.
+    """
+    frame = frame_of(loaded.preprocess.size, loaded.preprocess.size, loaded.preprocess)
+    words = len(BACKGROUND)
+    maps, places = _look(loaded, pixels)  # (B, …), (B, D, h, w)
+    for row, truth in enumerate(truths):
+        scores = class_scores(places[row], named)
+        there = truth != NOTHING
+        for way, tally in ways.items():
+            decode = _decoder(loaded.student, maps[row : row + 1]) if way == "both_heads" else None
+            tally.everywhere.add(truth, _found(scores, decode, frame, background=words))
+            tally.on_objects.add(truth[there], _found(scores[:-words], decode, frame)[there])
+    return places.shape[2], places.shape[3]
+
+
+def _candidates(dataset: DataSet, lang: str) -> dict[str, str]:
+    """Class id -> name in `lang`, of the classes that the split shows."""
+    kind = "unseen" if dataset.split == "unseen" else "seen"
+    classes: list[ClassInfo] = [one for one in dataset.classes if one.split == kind] or list(dataset.classes)
+    found = {one.id: one.names.get(lang) or one.names.get("") for one in classes}
+    named = {id_: name for id_, name in found.items() if name}
+    if not named:
+        raise DataError(
+            f"no class names in language `{lang}` in {dataset.name}",
+            hint="segmentation by names needs classes, as the built-in data set has them",
+        )
+    return named
+
+
+def _batches(
+    loaded: Measurable,
+    dataset: DataSet,
+    rows: Sequence[int],
+    position: dict[str, int],
+    batch_size: int,
+    skipped: list[dict[str, str]],
+) -> Iterator[tuple[Bytes, list[Labels]]]:
+    """Square pictures (B, S, S, 3) and true label maps (S, S); what cannot be used goes to `skipped`."""
+    pixels: list[Bytes] = []
+    truths: list[Labels] = []
+    for i in rows:
+        try:
+            sample = dataset.sample(i)
+            image = open_image(sample.image)
+            truths.append(_truth(sample, image.size, loaded, position))
+            pixels.append(to_pixels(image, loaded.preprocess))
+        except DataError as problem:
+            skipped.append({"key": dataset.keys[i], "reason": problem.what})
+            continue
+        if len(pixels) == batch_size:
+            yield np.stack(pixels), truths
+            pixels, truths = [], []
+    if pixels:
+        yield np.stack(pixels), truths
+
+
+def _truth(sample: Sample, size: tuple[int, int], loaded: Measurable, position: dict[str, int]) -> Labels:
+    """(S, S): the class of every pixel, -1 for the background; an empty mask is all background."""
+    objects = read_objects(sample, size, loaded.preprocess)
+    truth = np.full(objects.masks.shape[1:], NOTHING, np.int16)
+    for mask, id_ in zip(objects.masks, objects.classes, strict=True):
+        if id_ not in position:
+            raise DataError(f"an object of class `{id_}` has no name among the candidates")
+        truth[mask] = position[id_]
+    return truth
+
+
+def _look(loaded: Measurable, pixels: Bytes) -> tuple[torch.Tensor, Floats]:
+    """(B, S, S, 3) -> the maps of the pictures, and their places in text space (B, D, h, w)."""
+    with measuring(loaded) as device:
+        maps = encode_map(loaded.student, torch.from_numpy(normalize(pixels, loaded.preprocess)).to(device))
+        return maps, patch_embeds(loaded.student, maps).float().cpu().numpy()
+
+
+def _decoder(student: Student, feature_map: torch.Tensor) -> Decode:
+    """The mask head on one picture (1, C, h, w)."""
+
+    def decode(points: Floats, labels: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+        assert student.masks is not None  # its caller looked
+        with torch.inference_mode():
+            seen = feature_map.expand(len(points), -1, -1, -1)
+            logits, quality = student.masks(seen, torch.from_numpy(points), torch.from_numpy(labels))
+        return logits.float().cpu().numpy(), quality.float().cpu().numpy()
+
+    return decode
+
+
+def _found(scores: Floats, decode: Decode | None, frame: Frame, *, background: int = 0) -> Labels:
+    if decode is None:
+        return label_map(scores, frame, background=background)
+    return refine(scores, decode, frame, background=background)
