@@ -42,6 +42,7 @@ VERBS: dict[str, str] = {  # name -> one line of help; the module is clip_edge.c
     "eval": "measure a model: zero-shot classification, retrieval, segmentation",
     "export": "turn a student into a verified bundle",
     "build": "make the TensorRT engines of a bundle for the GPU of this machine",
+    "vocab": "keep the tokens that your languages need, or learn a vocabulary",
     "verify": "prove that a bundle still gives its reference embeddings here",
     "run": "score your pictures against your sentences",
     "index": "store the vectors of your pictures or sentences in a file to search in",

@@ -25,13 +25,13 @@ from clip_edge.distill.loop import Evaluation
 from clip_edge.distill.models.checkpoint import LoadedStudent, save_student
 from clip_edge.distill.models.spec import StudentSpec
 from clip_edge.distill.models.student import Student, build_student
-from clip_edge.distill.models.tokenizers import clip_tokenizer, train_tokenizer
+from clip_edge.distill.models.tokenizers import clip_tokenizer, read_tokenizer, train_tokenizer
 from clip_edge.distill.models.weights import load_initial
 from clip_edge.distill.run_folder import data_hash
 from clip_edge.distill.settings import KeepSettings
 from clip_edge.distill.state import TrainingState
 from clip_edge.distill.validation import Check
-from clip_edge.errors import DataError
+from clip_edge.errors import ConfigError, DataError
 from clip_edge.files import new_folder
 from clip_edge.images import open_image
 from clip_edge.schema import as_dict
@@ -76,6 +76,14 @@ def make_tokenizer(spec: StudentSpec, dataset: DataSet, langs: Sequence[str], co
     """CLIP's own, or one that is learnt from the captions, as the specification says."""
     if spec.tokenizer.kind == "clip":
         return clip_tokenizer(spec.text.context_length)
+    if spec.tokenizer.kind == "trimmed":
+        raise ConfigError(
+            "a trimmed vocabulary belongs to the student that it was made from",
+            where=f"student {spec.name}",
+            hint='train with `"kind": "clip"` or "trained" and trim the result',
+        )
+    if spec.tokenizer.file is not None:
+        return read_tokenizer(Path(spec.tokenizer.file), spec.tokenizer.vocab_size, spec.text.context_length)
     captions = _captions(dataset, langs, console)
     return train_tokenizer(captions, spec.tokenizer.vocab_size, spec.text.context_length)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,15 +139,21 @@ class TextTowerSpec:
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """`"clip"` is CLIP's own vocabulary; `"trained"` is learnt from the training captions, at most `vocab_size` ids."""
+    """`"clip"` is CLIP's own vocabulary; `"trained"` is learnt from the training captions, at most `vocab_size` ids, or
+    read from `file` (`clip-edge vocab train`). `"trimmed"` is a larger one without the tokens that nobody needs; only
+    `clip-edge vocab trim` makes such students.
+    """
 
-    kind: Literal["clip", "trained"]
+    kind: Literal["clip", "trained", "trimmed"]
     vocab_size: int
+    file: str | None = None
 
     def __post_init__(self) -> None:
-        _check_range("vocab_size", self.vocab_size, 259, 1 << 20)
+        _check_range("vocab_size", self.vocab_size, 3 if self.kind == "trimmed" else 259, 1 << 20)
         if self.kind == "clip" and self.vocab_size != 49408:
             raise ValueError(f"`vocab_size` of CLIP's tokenizer is 49408; found {self.vocab_size}")
+        if self.kind != "trained" and self.file is not None:
+            raise ValueError(f"`file` is for `kind` trained; found {self.kind}")
 
 
 @dataclass(frozen=True)
@@ -210,6 +216,14 @@ def load_spec(name: str | Path) -> StudentSpec:
         if name not in known:
             raise unknown_name("student", name, known, error=ConfigError)
     return build(StudentSpec, read_json(path, error=ConfigError), where=path, hint="all keys: docs/students.md")
+
+
+def same_student(one: StudentSpec, other: StudentSpec) -> bool:
+    """Whether weights of one fit the other: counts and the place of a tokenizer file do not matter."""
+    first, second = (
+        replace(spec, parameters=None, tokenizer=replace(spec.tokenizer, file=None)) for spec in (one, other)
+    )
+    return first == second
 
 
 def student_names() -> list[str]:

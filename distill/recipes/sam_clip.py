@@ -6,7 +6,7 @@ the CLIP head gets used to other sizes. Imports of torch wait until `run`: `--dr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -93,6 +93,7 @@ def run(
     from clip_edge.distill.losses.masks import follow_outlines
     from clip_edge.distill.mask_teacher import load_mask_teacher, outline
     from clip_edge.distill.models.checkpoint import load_student
+    from clip_edge.distill.models.spec import same_student
     from clip_edge.distill.reinforce.source import inherited_licences
     from clip_edge.distill.run import open_run
     from clip_edge.distill.teacher import weights_sha256
@@ -101,7 +102,7 @@ def run(
         # Who teaches, and where does the student start? Stage `probe` takes over the text tower of the CLIP teacher.
         _check_settings(config)
         before = load_student(Path(config.start))
-        if replace(before.spec, parameters=run.spec.parameters) != run.spec:
+        if not same_student(before.spec, run.spec):
             raise ConfigError(f"`start` is another student than {run.spec.name}", where=config.start)
         namer = merging.open_namer(config.teacher, config.knowledge, run.train_set, device=run.here.device)
         outliner = None

@@ -1,0 +1,72 @@
+"""Sentences to trim or learn a vocabulary for: files, data sets, and the built-in names and captions."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from clip_edge.errors import DataError, UsageError, unknown_name
+from clip_edge.files import read_bounded
+
+MAX_CORPUS_BYTES = 1024**3
+SCENES = 2000  # built-in captions per language: every name many times, in every kind of sentence
+
+
+def read_corpus(files: Sequence[Path], langs: Sequence[str]) -> dict[str, list[str]]:
+    """Different sentences by where they come from: a file's name, or a language.
+
+    A `.txt` file has one sentence on each line; every other path is a data set (`readers.open_dataset`), all of whose
+    captions count. `langs` adds the names and captions of the built-in data.
+
+    Raises:
+        UsageError: neither files nor languages, or a language that the built-in data does not have.
+        DataError: a file that cannot be read, or is no UTF-8.
+    """
+    found = {str(path): _sentences(path) for path in files}
+    found |= {lang: builtin_sentences(lang) for lang in langs}
+    found = {name: list(dict.fromkeys(filter(None, texts))) for name, texts in found.items()}
+    if not any(found.values()):
+        raise UsageError("no sentence to go by", hint="give --corpus FILE, or --langs en,zh for the built-in data")
+    return found
+
+
+def builtin_sentences(lang: str) -> list[str]:
+    """Names and captions of the built-in data in one language, always the same ones."""
+    from clip_edge.distill.data.captions import Relation, captions, languages
+    from clip_edge.distill.data.emoji import usable_emoji
+
+    if lang not in languages():
+        raise unknown_name("language", lang, languages())
+    words, names = languages()[lang], [emoji.names[lang] for emoji in usable_emoji()]
+    rng = random.Random(f"vocabulary/{lang}")
+    texts = list(names)
+    for number in range(SCENES):
+        chosen = rng.sample(names, 1 + number % 4)
+        kind = rng.choice(("left", "right", "above", "below"))
+        relation = Relation(0, kind, 1) if len(chosen) > 1 else None
+        texts += captions(words, chosen, rng.choice(list(words.colours)), relation, rng)
+    return texts
+
+
+def _sentences(path: Path) -> list[str]:
+    if path.suffix == ".txt":
+        try:
+            return [line.strip() for line in read_bounded(path, MAX_CORPUS_BYTES, error=DataError).decode().split("\n")]
+        except UnicodeDecodeError as problem:
+            raise DataError("not UTF-8", where=path, hint="one sentence on each line, in UTF-8") from problem
+    return list(_captions(path))
+
+
+def _captions(path: Path) -> Iterable[str]:
+    from clip_edge.distill.data.readers import data_splits, open_dataset
+
+    for split in data_splits(path):
+        dataset = open_dataset(path, split)
+        for i in range(len(dataset)):
+            try:
+                sample = dataset.sample(i)
+            except DataError:  # `data check` names it; the other captions still count
+                continue
+            for texts in sample.captions.values():
+                yield from texts

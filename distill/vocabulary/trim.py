@@ -1,0 +1,188 @@
+"""A `tokenizers` file without the tokens that a corpus does not need; every sentence of the corpus is cut as before.
+
+What is kept, by kind of model:
+* BPE: the merges that were carried out on some word of the corpus, and everything of one character. Merges are tried
+  in their order, so those that never happened can go without changing the others.
+* WordPiece: the pieces that were used, and single characters. The longest piece that fits is taken; if it stays, and
+  only others go, it is taken again.
+* Unigram: the same, and the piece of the lowest score, from which the cost of an unknown character is derived.
+New ids keep the order of the old ones. Nothing here is taken on trust: `model.trim_model` compares both on the corpus.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import tokenizers
+
+from clip_edge.errors import CheckpointError
+from clip_edge.tokenizer import CLEANERS, Tokenizer
+
+Table = dict[str, Any]
+WORD_START = "▁"  # SentencePiece's mark
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """A smaller tokenizer. `kept[new id]` is the old id: the rows of the embedding table that stay."""
+
+    tokenizer: Tokenizer
+    kept: tuple[int, ...]
+
+
+def trim_tokenizer(tokenizer: Tokenizer, texts: Sequence[str]) -> Trimmed:
+    """Without the tokens that `texts` do not need; characters that they do not hold are still read piece by piece.
+
+    Raises:
+        CheckpointError: a kind of tokenizer that cannot be trimmed.
+    """
+    table: Table = json.loads(tokenizer.json_bytes)
+    kind = table["model"].get("type")
+    if kind not in KINDS:
+        raise CheckpointError(
+            f"cannot trim a tokenizer of kind `{kind}`; known: {', '.join(KINDS)}", where=tokenizer.where
+        )
+    spec = tokenizer.spec
+    frame = {spec.pad_id, spec.eos_id, *spec.begin}
+    used = frame | {index for text in texts for index in tokenizer.encode(text)}
+    used |= {added["id"] for added in table["added_tokens"]}
+    scripts = {script(char) for text in texts for char in text}
+    keep = sorted(index for index in KINDS[kind](table, tokenizer, texts, used, scripts) if index < spec.vocab_size)
+    new = {old: index for index, old in enumerate(keep)}
+    _rewrite(table, new)
+    small = replace(
+        spec,
+        vocab_size=len(keep),
+        pad_id=new[spec.pad_id],
+        eos_id=new[spec.eos_id],
+        bos_id=None if spec.bos_id is None else new[spec.bos_id],
+    )
+    data = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
+    return Trimmed(Tokenizer(data, small, where="the trimmed tokenizer"), tuple(keep))
+
+
+def script(char: str) -> str:
+    """The writing that a character belongs to, in Unicode's words: LATIN, CJK, ARABIC …; "" for one without a name."""
+    return unicodedata.name(char, "").partition(" ")[0]
+
+
+def _of_bpe(table: Table, tokenizer: Tokenizer, texts: Sequence[str], used: set[int], scripts: set[str]) -> set[int]:
+    model = table["model"]
+    vocab: dict[str, int] = model["vocab"]
+    suffix, prefix = model.get("end_of_word_suffix") or "", model.get("continuing_subword_prefix") or ""
+    if prefix or model.get("ignore_merges"):
+        raise CheckpointError("cannot trim a BPE with a subword prefix or one that ignores its merges")
+    pairs = (one.split(" ", 1) if isinstance(one, str) else one for one in model["merges"])  # two forms are in use
+    merges: list[tuple[str, str]] = [(left, right) for left, right in pairs]
+    rank = {pair: number for number, pair in enumerate(merges)}
+    done: set[tuple[str, str]] = set()
+    for word in _words(tokenizer, texts):
+        done |= merges_of(word, suffix, rank)
+    model["merges"] = [list(pair) for pair in merges if pair in done]
+    single = {index for token, index in vocab.items() if len(token.removesuffix(suffix)) == 1 or _is_byte(token)}
+    made = {vocab[left + right] for left, right in done}
+    unknown = [vocab[model["unk_token"]]] if model.get("unk_token") in vocab else []
+    return used | single | made | set(unknown)
+
+
+def merges_of(word: str, suffix: str, rank: Mapping[tuple[str, str], int]) -> set[tuple[str, str]]:
+    """The merges that BPE carries out on one word (Sennrich et al. 2016): always the earliest that is possible."""
+    parts = [*word[:-1], word[-1] + suffix]
+    done: set[tuple[str, str]] = set()
+    while len(parts) > 1:
+        number, pair = min((rank.get(pair, len(rank)), pair) for pair in itertools.pairwise(parts))
+        if number == len(rank):
+            break
+        done.add(pair)
+        joined: list[str] = []
+        i = 0
+        while i < len(parts):
+            if i + 1 < len(parts) and (parts[i], parts[i + 1]) == pair:
+                joined.append(parts[i] + parts[i + 1])
+                i += 2
+            else:
+                joined.append(parts[i])
+                i += 1
+        parts = joined
+    return done
+
+
+def _words(tokenizer: Tokenizer, texts: Iterable[str]) -> set[str]:
+    """The different words that the tokenizer cuts the sentences into before it looks into its vocabulary."""
+    encoder = tokenizers.Tokenizer.from_buffer(tokenizer.json_bytes)
+    found: set[str] = set()
+    for text in texts:
+        clean = CLEANERS[tokenizer.spec.clean](text).encode("utf-8", "replace").decode()
+        if encoder.normalizer is not None and tokenizer.spec.clean != "clip":  # as `Tokenizer` reads it
+            clean = encoder.normalizer.normalize_str(clean)
+        if encoder.pre_tokenizer is None:
+            found.add(clean)
+        else:
+            found.update(word for word, _ in encoder.pre_tokenizer.pre_tokenize_str(clean))
+    return found - {""}
+
+
+def _of_pieces(table: Table, tokenizer: Tokenizer, texts: Sequence[str], used: set[int], scripts: set[str]) -> set[int]:
+    """WordPiece. Ideographs are words of their own, so their form inside a word is never asked for."""
+    model = table["model"]
+    prefix = model.get("continuing_subword_prefix") or "##"
+    single = set()
+    for token, index in model["vocab"].items():
+        char = token.removeprefix(prefix)
+        if len(char) == 1 and script(char) in scripts and not (token != char and script(char) == "CJK"):
+            single.add(index)
+    return used | single | {model["vocab"][model["unk_token"]]}
+
+
+def _of_unigram(
+    table: Table, tokenizer: Tokenizer, texts: Sequence[str], used: set[int], scripts: set[str]
+) -> set[int]:
+    model = table["model"]
+    pieces: list[tuple[str, float]] = model["vocab"]
+    lowest = min(range(len(pieces)), key=lambda index: pieces[index][1])
+    single = {
+        index
+        for index, (piece, _) in enumerate(pieces)
+        if _is_byte(piece) or (len(piece) == 1 and (piece == WORD_START or script(piece) in scripts))
+    }
+    return used | single | {lowest, *([] if model.get("unk_id") is None else [model["unk_id"]])}
+
+
+Keep = Callable[[Table, Tokenizer, Sequence[str], set[int], set[str]], set[int]]
+KINDS: dict[str, Keep] = {"BPE": _of_bpe, "WordPiece": _of_pieces, "Unigram": _of_unigram}
+
+
+def _is_byte(token: str) -> bool:
+    """`<0x0A>`: what stands for a byte where nothing else fits."""
+    return len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+
+
+def _rewrite(table: Table, new: Mapping[int, int]) -> None:
+    """Old ids become new ones, wherever a `tokenizers` file has ids."""
+    model = table["model"]
+    if model["type"] == "Unigram":
+        model["vocab"] = [model["vocab"][old] for old in new]
+        if model.get("unk_id") is not None:
+            model["unk_id"] = new[model["unk_id"]]
+    else:
+        names = {index: token for token, index in model["vocab"].items()}
+        model["vocab"] = {names[old]: index for old, index in new.items() if old in names}
+    for added in table["added_tokens"]:
+        added["id"] = new[added["id"]]
+    if table.get("post_processor"):
+        _rewrite_frame(table["post_processor"], new)
+
+
+def _rewrite_frame(processor: Table, new: Mapping[int, int]) -> None:
+    for one in processor.get("processors", []):
+        _rewrite_frame(one, new)
+    for special in processor.get("special_tokens", {}).values() if processor["type"] == "TemplateProcessing" else ():
+        special["ids"] = [new[old] for old in special["ids"]]
+    for name in ("sep", "cls"):
+        if isinstance(processor.get(name), list):
+            processor[name][1] = new[processor[name][1]]
