@@ -49,7 +49,8 @@ def test_nothing_changed_but_the_size(whole: LoadedStudent, tmp_path: Path) -> N
 
 
 def test_a_folder_that_exists(whole: LoadedStudent, tmp_path: Path) -> None:
-    with pytest.raises(UsageError):
+    (tmp_path / "mine").touch()
+    with pytest.raises(UsageError, match="exists"):
         trim_student(whole, CORPUS, tmp_path)
 
 
