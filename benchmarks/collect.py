@@ -36,8 +36,10 @@ def merged(paths: Sequence[Path]) -> Report:
                 what = f"two different bundles are called `{name}`"
                 raise UsageError(what, where=path, hint="measure them in one run, which names them by folder")
         rows |= {row.key: row for row in part.results}
+    loads = {part.settings.reference for part in parts}
     return replace(
         first,
+        settings=replace(first.settings, reference=loads.pop() if len(loads) == 1 else ""),
         bundles=bundles,
         results=tuple(rows.values()),
         warnings=tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clip_edge.benchmarks.environment import Environment
 from clip_edge.benchmarks.report import Report, Row, RowChange, Settings
-from clip_edge.benchmarks.stats import compare
+from clip_edge.benchmarks.stats import FLOOR_MIN_SAMPLES, Comparison, compare, compare_floors
 from clip_edge.errors import UsageError
 from clip_edge.schema import as_dict
 
@@ -31,12 +31,21 @@ def compare_reports(old: Report, new: Report, *, old_path: Path) -> tuple[RowCha
 
     before = {name(row): row for row in old.results}
     pairs = [(before[name(row)], row) for row in new.results if name(row) in before]
+    alike = old.settings.reference == new.settings.reference
     if not pairs:
         example = " · ".join(old.results[0].key) if old.results else "nothing"
         raise UsageError(
             "the two reports share no row", where=old_path, hint=f"measure what the old one holds, such as {example}"
         )
-    return tuple(RowChange(" · ".join(name(row)), compare(was.samples_s, row.samples_s)) for was, row in pairs)
+    return tuple(RowChange(" · ".join(name(row)), _change(was, row, alike)) for was, row in pairs)
+
+
+def _change(was: Row, row: Row, alike: bool) -> Comparison:
+    """Over the reference load where both rows have the same one and samples enough, else of the plain medians."""
+    enough = all(min(len(one.samples_s), len(one.reference_s)) >= FLOOR_MIN_SAMPLES for one in (was, row))
+    if alike and enough:
+        return compare_floors(was.samples_s, row.samples_s, was.reference_s, row.reference_s)
+    return compare(was.samples_s, row.samples_s)
 
 
 def refuse_unlike(old: Report, settings: Settings, environment: Environment, *, old_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Whether the harness itself can be believed: its cost, its agreement with other tools, and what `--compare` finds.
 
-    python -m clip_edge.benchmarks.harness_proof BUNDLE --out benchmarks/results/harness.json
+    python -m clip_edge.benchmarks.harness_proof BUNDLE --rounds DIR --out benchmarks/results/harness.json
 
 Four proofs, each as figures in the file: what the sampler adds to a query of a millisecond; cold starts beside
 `hyperfine`; the encode stage beside a bare loop over ONNX Runtime; and, at the default settings, whether a planted
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,16 +26,18 @@ import numpy as np
 from clip_edge.benchmarks.child import Job, launch
 from clip_edge.benchmarks.environment import read_environment
 from clip_edge.benchmarks.plan import golden_workload
+from clip_edge.benchmarks.reference import ReferenceLoad, identity
 from clip_edge.benchmarks.scenarios import Rules, Sampler, timed
-from clip_edge.benchmarks.stats import compare
+from clip_edge.benchmarks.stats import Floats, compare, compare_floors
 from clip_edge.bundle import Bundle
-from clip_edge.files import write_json
+from clip_edge.files import read_json, write_json
 from clip_edge.images import open_image
 from clip_edge.runtime import load
 from clip_edge.runtime.backends import Options, open_inputs, open_tower
 from clip_edge.schema import as_dict
 
 Work = Callable[[], Mapping[str, float]]
+Series = Mapping[str, Floats]
 MILLISECOND = 1e-3
 PLANTED = 0.05
 
@@ -142,11 +144,36 @@ def _embed(model: Any, picture: bytes) -> Work:
     return query
 
 
-def guard(bundle: Path, times: int) -> dict[str, Any]:
-    """Two measurements after one another at the default settings, alike or with 5 % added to each query."""
+def guard(bundle: Path, times: int, folder: Path, until_s: float) -> dict[str, Any]:
+    """Rounds of three measurements at the default settings: twice the same, and once with 5 % added to each query.
+
+    Rounds are kept in `folder`, one file each, so that they can be taken in several goes; those still to come when
+    `until_s` (of `time.monotonic`) has passed are left to the next. A round compares the first measurement with the
+    other two; `apart` compares it with those of a round that lies half of the rounds away.
+    """
     picture = golden_workload(Bundle.open(bundle)).images[0]
     plain = _embed(load(bundle, threads=1, precision="fp32", towers=["image"]), picture)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(times):
+        file = folder / f"round-{number:02d}.npz"
+        if not file.exists() and time.monotonic() < until_s:
+            series: dict[str, Any] = {}
+            for name, work in (("first", plain), ("same", plain), ("slower", _planted(plain))):
+                series[name], series[f"{name}_reference"] = _measured(work)
+            np.savez(file, **series)
+    rounds = [dict(np.load(file)) for file in sorted(folder.glob("round-*.npz"))]
+    far = [rounds[(i + len(rounds) // 2) % len(rounds)] for i in range(len(rounds))]
+    return {
+        "planted": PLANTED,
+        "rounds": len(rounds),
+        "in_one_round": _judged(rounds, rounds),
+        "apart": _judged(rounds, far),
+        "of_twice_the_time": _judged(_joined(rounds), _joined(rounds)),
+        "queries_of_a_measurement": median(len(one["first"]) for one in rounds),
+    }
 
+
+def _planted(plain: Work) -> Work:
     def slower() -> Mapping[str, float]:
         started_s = time.perf_counter()
         stages_s = plain()
@@ -155,45 +182,75 @@ def guard(bundle: Path, times: int) -> dict[str, Any]:
             pass
         return stages_s
 
-    found: dict[str, list[dict[str, Any]]] = {"planted": [], "unchanged": []}
-    for _ in range(times):
-        for name, work in (("planted", slower), ("unchanged", plain)):
-            old, new = _measured(plain), _measured(work)
-            found[name].append(as_dict(compare(old, new)) | {"samples": [len(old), len(new)]})
-    caught = sum(one["verdict"] == "slower" for one in found["planted"])
-    flagged = sum(one["verdict"] != "same" for one in found["unchanged"])
-    return {
-        "planted": PLANTED,
-        "caught": f"{caught} of {times}",
-        "falsely_flagged": f"{flagged} of {times}",
-        "passed": caught == times and flagged == 0,
-        "comparisons": found,
-    }
+    return slower
 
 
-def _measured(work: Work) -> list[float]:
-    sampler = Sampler(timed(work))
+def _measured(work: Work) -> tuple[list[float], list[float]]:
+    sampler = Sampler(timed(work), reference=ReferenceLoad())
     while not sampler.finished:
         sampler.visit()
-    return sampler.samples_s
+    return sampler.samples_s, sampler.reference_s
+
+
+def _judged(rounds: Sequence[Series], others: Sequence[Series]) -> dict[str, Any]:
+    """The first measurement of each round against the other two of its partner: over the load, and by plain medians."""
+    found: dict[str, Any] = {}
+    for kind, name in (("planted", "slower"), ("unchanged", "same")):
+        over_load, medians = [], []
+        for was, now in zip(rounds, others, strict=True):
+            load_s = was["first_reference"], now[f"{name}_reference"]
+            over_load.append(compare_floors(was["first"], now[name], *load_s))
+            medians.append(compare(was["first"], now[name]))
+        for way, verdicts in (("", over_load), ("_by_medians", medians)):
+            for verdict in ("slower", "faster"):
+                found[f"{kind}_called_{verdict}{way}"] = sum(one.verdict == verdict for one in verdicts)
+            found[f"{kind}_ratios{way}"] = [round(one.ratio, 4) for one in verdicts]
+    found["passed"] = (
+        found["planted_called_slower"] == len(rounds)
+        and found["unchanged_called_slower"] == found["unchanged_called_faster"] == 0
+    )
+    return found
+
+
+def _joined(rounds: Sequence[Series]) -> list[Series]:
+    """Measurements of twice the length: a round's two plain ones, the next round's, and two planted ones."""
+    found: list[Series] = []
+    for i, one in enumerate(rounds):
+        after, last = rounds[(i + 1) % len(rounds)], rounds[(i + 2) % len(rounds)]
+        parts = {
+            "first": (one["first"], one["same"]),
+            "first_reference": (one["first_reference"], one["same_reference"]),
+            "same": (after["first"], after["same"]),
+            "same_reference": (after["first_reference"], after["same_reference"]),
+            "slower": (after["slower"], last["slower"]),
+            "slower_reference": (after["slower_reference"], last["slower_reference"]),
+        }
+        found.append({name: np.concatenate(pair) for name, pair in parts.items()})
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--times", type=int, default=20, help="comparisons of each kind (default: 20)")
+    parser.add_argument("--times", type=int, default=20, help="rounds of the guard (default: 20)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="start no round of the guard after these (60)")
+    parser.add_argument("--only", choices=("overhead", "encode_stage", "cold_start", "guard"), help="one proof")
+    parser.add_argument("--rounds", type=Path, required=True, metavar="DIR", help="keeps the rounds of the guard")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
     args = parser.parse_args()
-    report: dict[str, Any] = {"environment": as_dict(read_environment()), "rules": as_dict(Rules())}
+    until_s = time.monotonic() + 60 * args.minutes
+    report: dict[str, Any] = read_json(args.out, hint="") if args.out.exists() else {}
+    report |= {"environment": as_dict(read_environment()), "rules": as_dict(Rules()), "reference": identity()}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "overhead": overhead,
         "encode_stage": lambda: encode_stage(args.bundle),
         "cold_start": lambda: cold_starts(args.bundle),
-        "guard": lambda: guard(args.bundle, args.times),
+        "guard": lambda: guard(args.bundle, args.times, args.rounds, until_s),
     }
     for name, part in parts.items():
-        report[name] = part()
-        write_json(args.out, report)  # what is known stays, whatever the next part does
+        if args.only in (None, name):
+            report[name] = part()
+            write_json(args.out, report)  # what is known stays, whatever the next part does
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from clip_edge.benchmarks.peers import PEERS, PREFIX
+from clip_edge.benchmarks.reference import identity
 from clip_edge.benchmarks.report import Failure, Settings, WorkloadFacts
 from clip_edge.benchmarks.scenarios import COLD_RULES, Rules, Scenario
 from clip_edge.benchmarks.workload import Workload, from_pixels
@@ -20,6 +21,7 @@ from clip_edge.runtime.backends import find_backend
 OFFLINE_SAMPLES = 64  # handed over at once; enough that the last, smaller batch does not count
 STREAMS = 8  # samples of a multi-stream query (MLPerf Inference)
 OFFLINE_MIN_QUERIES = 10
+LEAST_SHARE = 0.8  # of the budget: what makes a comparison believable is time, see `scenarios.Rules`
 ALONE: tuple[Scenario, ...] = ("cold-start", "soak")  # one picture or sentence, whatever the batches
 PEERLESS: tuple[Scenario, ...] = ("cold-start", "soak")  # their processes are started once, for all of their rows
 TIMED = (
@@ -112,7 +114,7 @@ class Plan:
             return replace(COLD_RULES, max_duration_s=limit_s)
         if cell.scenario == "soak":  # one visit without a pause
             return replace(Rules(), visit_s=limit_s, max_duration_s=0.0)
-        rules = replace(Rules(), max_duration_s=limit_s, min_duration_s=min(Rules.min_duration_s, limit_s / 4))
+        rules = replace(Rules(), max_duration_s=limit_s, min_duration_s=LEAST_SHARE * limit_s)
         if cell.scenario == "offline":
             return replace(rules, min_samples=OFFLINE_MIN_QUERIES, warmup_samples=1, rewarm_samples=0)
         return rules
@@ -204,9 +206,10 @@ def settings_of(plan: Plan) -> Settings:
         workload=facts,
         timed=TIMED,
         warmup_s=rules.warmup_s,
-        min_duration_s=rules.min_duration_s,
+        min_duration_s=LEAST_SHARE * max(limits_s, default=0.0),
         max_duration_s=max(limits_s, default=0.0),
         min_samples=rules.min_samples,
         precision=rules.precision,
         offline_samples=OFFLINE_SAMPLES,
+        reference=identity(),
     )

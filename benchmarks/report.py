@@ -39,6 +39,7 @@ class Settings:
     min_samples: int
     precision: float
     offline_samples: int
+    reference: str = ""  # the load between the queries, see `benchmarks.reference`; empty: none was run
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Row:
     accuracy: Accuracy | None
     energy_j: float | None = None  # of one picture or sentence; None: nothing here counts joules
     soak: Soak | None = None
+    reference_s: tuple[float, ...] = ()  # the reference load beside the queries, in order
     device: str = ""  # another machine than the one that wrote the report; `devices` says what it is
 
     @property
@@ -122,6 +124,7 @@ class Report:
     compare: tuple[RowChange, ...] = ()
     failures: tuple[Failure, ...] = ()
     devices: dict[str, Device] = field(default_factory=dict)
+    interrupted: bool = False  # the run was ended before every row was finished
 
 
 def read_report(path: Path) -> Report:

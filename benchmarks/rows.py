@@ -32,6 +32,7 @@ def make_row(cell: Cell, sampler: Sampler, memory_bytes: int | None, file_bytes:
         row,
         energy_j=None if sampler.meter is None else sampler.energy_j / (len(samples_s) * cell.items),
         soak=None if sampler.watch is None else summarise_soak(samples_s, sampler.watch.states),
+        reference_s=tuple(round(seconds, 9) for seconds in sampler.reference_s),
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -17,10 +18,11 @@ from clip_edge.benchmarks.devices.iphone import read_phone
 from clip_edge.benchmarks.devices.remote import Remote
 from clip_edge.benchmarks.devices.rows import DeviceRun
 from clip_edge.benchmarks.energy import EnergyMeter, find_meter
-from clip_edge.benchmarks.environment import read_environment
+from clip_edge.benchmarks.environment import Environment, read_environment
 from clip_edge.benchmarks.environment import warnings as environment_warnings
 from clip_edge.benchmarks.peers.rows import OpenPeers
-from clip_edge.benchmarks.plan import Cell, Plan, settings_of
+from clip_edge.benchmarks.plan import ALONE, Cell, Plan, settings_of
+from clip_edge.benchmarks.reference import ReferenceLoad
 from clip_edge.benchmarks.report import Device, Failure, Report, Row
 from clip_edge.benchmarks.rows import make_row, own_row, row_warnings
 from clip_edge.benchmarks.scenarios import Sampler, Timing, sample_in_turns, timed
@@ -28,10 +30,14 @@ from clip_edge.benchmarks.soak import Watch
 from clip_edge.benchmarks.workload import Workload
 from clip_edge.bundle import Tower
 from clip_edge.console import SILENT, Console
+from clip_edge.errors import ClipEdgeError
 from clip_edge.runtime import load
 from clip_edge.runtime.model import Model
 
 MEMORY_CALLS = 3  # after the third call the arenas of the engine have grown to their size
+
+KEEP_EVERY_S = 30.0
+INTERRUPTED = "interrupted"
 
 T = TypeVar("T")
 
@@ -43,48 +49,30 @@ def measure(
     here: bool = True,
     remotes: Sequence[Remote] = (),
     phones: Sequence[Path] = (),
+    keep: Callable[[Report], None] = lambda report: None,
 ) -> Report:
     """Measure every row of the plan, `here` and on other devices. What fails is listed; the rest is kept.
 
     With peers, rows of one bundle, tower, batch and number of threads are measured side by side, and one such group
-    after the other: not every model fits into memory in ten engines at once.
+    after the other: not every model fits into memory in ten engines at once. Ctrl-C ends the run with a report of what
+    was measured, marked as interrupted; `keep` is given such a report twice a minute, should the process be killed.
     """
     found = find_meter()
     meter, energy = (None, found) if isinstance(found, str) else (found, found.name)
-    environment = read_environment(energy)
-    noted = environment_warnings(environment)
-    rows: dict[Cell, Row] = {}
-    failures, doubts = list(plan.skipped), list[str]()
+    run = _Run(plan, meter, console, read_environment(energy), keep)
     try:
         for cells in _groups(plan.cells) if here else []:
-            _measure_group(plan, cells, meter, console, rows, failures, doubts)
+            run.measure_group(cells)
+        for remote in remotes:
+            run.measure_on(remote)
+        for file in phones:
+            run.read_from(file)
+    except KeyboardInterrupt:
+        return run.interrupted(plan.cells if here else ())
     finally:
         if meter is not None:
             meter.close()
-    ordered = [rows[cell] for cell in plan.cells if cell in rows]
-    devices: dict[str, Device] = {}
-    for remote in remotes:
-        run = DeviceRun(remote, plan)
-        run.measure(console)
-        ordered += run.rows.values()
-        failures += run.failures
-        devices[run.name] = run.device()
-    for file in phones:
-        name, found_rows, lacking, devices[name] = read_phone(file, plan)
-        ordered += found_rows
-        failures += lacking
-    return Report(
-        schema=1,
-        created_by=f"clip-edge {__version__}",
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        settings=settings_of(plan),
-        environment=environment,
-        bundles={name: bundle.manifest.manifest_sha256 for name, bundle in plan.bundles.items()},
-        results=tuple(ordered),
-        warnings=(*noted, *row_warnings(ordered), *doubts),
-        failures=tuple(failures),
-        devices=devices,
-    )
+    return run.report()
 
 
 def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -97,42 +85,6 @@ def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
     return list(groups.values())
 
 
-def _measure_group(
-    plan: Plan,
-    cells: Sequence[Cell],
-    meter: EnergyMeter | None,
-    console: Console,
-    rows: dict[Cell, Row],
-    failures: list[Failure],
-    doubts: list[str],
-) -> None:
-    own = [cell for cell in cells if cell.peer is None]
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clip-edge-bench-")))
-        files = _write_images(plan.workload, folder)
-        memory = _measure_memory(plan, own, files, folder, console)
-        peers = stack.enter_context(OpenPeers(plan, folder, files, console))
-        samplers = {cell: _sampler(cell, plan, models, files, folder) for models in [_load(plan, own)] for cell in own}
-        samplers |= peers.samplers([cell for cell in cells if cell.peer is not None])
-        for sampler in samplers.values():
-            sampler.meter = meter
-        sample_in_turns([one for cell, one in samplers.items() if cell.scenario != "soak"], console, "measuring")
-        for cell, sampler in samplers.items():
-            if cell.scenario == "soak":
-                sample_in_turns([sampler], console, f"soaking {cell.tower} for {plan.limits_s[cell]:.0f} s")
-        failures += peers.failures
-        doubts += peers.warnings
-        for cell, sampler in samplers.items():
-            if sampler.failure:
-                failures.append(Failure(cell.name, f"{sampler.failure} (after {len(sampler.samples_s)} samples)"))
-            if sampler.samples_s:
-                rows[cell] = (
-                    own_row(cell, sampler, plan.bundles[cell.bundle], memory[cell])
-                    if cell.peer is None
-                    else make_row(cell, sampler, *peers.facts(cell))
-                )
-
-
 Loaded = tuple[str, Tower, str, str, int]  # what the rows that use one loaded model have in common
 
 
@@ -140,18 +92,163 @@ def _loaded(cell: Cell) -> Loaded:
     return cell.bundle, cell.tower, cell.precision, cell.backend, cell.threads
 
 
-def _load(plan: Plan, cells: Sequence[Cell]) -> dict[Loaded, Model]:
-    wanted = {_loaded(cell): cell for cell in cells if cell.scenario != "cold-start"}
-    return {
-        key: load(
-            plan.bundles[cell.bundle].folder,
-            cell.backend,
-            threads=cell.threads,
-            precision=cell.precision,
-            towers=[cell.tower],
+@dataclass
+class _Run:
+    """What has been found so far."""
+
+    plan: Plan
+    meter: EnergyMeter | None
+    console: Console
+    environment: Environment
+    keep: Callable[[Report], None]
+    rows: dict[Cell, Row] = field(default_factory=dict)
+    other_rows: list[Row] = field(default_factory=list)  # of other devices
+    devices: dict[str, Device] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    kept_s: float = field(default_factory=time.monotonic)
+
+    def measure_group(self, cells: Sequence[Cell]) -> None:
+        """Measure rows side by side; when it is ended by force, what they have until then stays."""
+        own = [cell for cell in cells if cell.peer is None]
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clip-edge-bench-")))
+            files = _write_images(self.plan.workload, folder)
+            memory = self._measure_memory(own, files, folder)
+            peers = stack.enter_context(OpenPeers(self.plan, folder, files, self.console))
+            models = self._load([cell for cell in own if cell in memory])
+            samplers = {
+                cell: _sampler(cell, self.plan, models, files, folder)
+                for cell in memory
+                if cell.scenario == "cold-start" or _loaded(cell) in models
+            }
+            samplers |= peers.samplers([cell for cell in cells if cell.peer is not None])
+            reference = ReferenceLoad()
+            for cell, sampler in samplers.items():
+                sampler.meter = self.meter
+                if cell.scenario not in ALONE:
+                    sampler.reference = reference
+            try:
+                self._sample(samplers, memory, peers)
+            except KeyboardInterrupt:
+                for sampler in samplers.values():
+                    if not (sampler.finished or sampler.failure):
+                        sampler.failure = INTERRUPTED
+                raise
+            finally:
+                self.failures += peers.failures
+                self.doubts += peers.warnings
+                self.rows |= self._rows(samplers, memory, peers)
+                self.failures += [
+                    Failure(cell.name, f"{sampler.failure} (after {len(sampler.samples_s)} samples)")
+                    for cell, sampler in samplers.items()
+                    if sampler.failure
+                ]
+
+    def _sample(self, samplers: Mapping[Cell, Sampler], memory: Mapping[Cell, int], peers: OpenPeers) -> None:
+        def after_turn() -> None:
+            if time.monotonic() - self.kept_s >= KEEP_EVERY_S:
+                self.keep(replace(self.report(self._rows(samplers, memory, peers)), interrupted=True))
+                self.kept_s = time.monotonic()
+
+        turns = [one for cell, one in samplers.items() if cell.scenario != "soak"]
+        sample_in_turns(turns, self.console, "measuring", after_turn=after_turn)
+        for cell, sampler in samplers.items():
+            if cell.scenario == "soak":
+                title = f"soaking {cell.tower} for {self.plan.limits_s[cell]:.0f} s"
+                sample_in_turns([sampler], self.console, title, after_turn=after_turn)
+
+    def _rows(self, samplers: Mapping[Cell, Sampler], memory: Mapping[Cell, int], peers: OpenPeers) -> dict[Cell, Row]:
+        return {
+            cell: own_row(cell, sampler, self.plan.bundles[cell.bundle], memory[cell])
+            if cell.peer is None
+            else make_row(cell, sampler, *peers.facts(cell))
+            for cell, sampler in samplers.items()
+            if sampler.samples_s
+        }
+
+    def _measure_memory(self, cells: Sequence[Cell], files: Sequence[str], folder: Path) -> dict[Cell, int]:
+        """Peak memory per row, each in a process of its own; scenarios with a loaded model share one figure.
+
+        A row whose process fails is listed and left out: in this process it could end the whole run.
+        """
+        like = {
+            cell: cell if cell.scenario == "cold-start" else replace(cell, scenario="single-stream") for cell in cells
+        }
+        peaks: dict[Cell, int] = {}
+        with self.console.progress("memory", len(set(like.values())), "processes") as meter:
+            for cell in dict.fromkeys(like.values()):
+                calls = 1 if cell.scenario == "cold-start" else MEMORY_CALLS
+                with self._listing(same.name for same, first in like.items() if first == cell):
+                    peaks[cell] = launch(_job(cell, self.plan, files, calls), folder).peak_rss_bytes
+                meter.advance()
+        return {cell: peaks[same] for cell, same in like.items() if same in peaks}
+
+    def _load(self, cells: Sequence[Cell]) -> dict[Loaded, Model]:
+        wanted: dict[Loaded, list[Cell]] = {}
+        for cell in cells:
+            if cell.scenario != "cold-start":
+                wanted.setdefault(_loaded(cell), []).append(cell)
+        models = {}
+        for key, (cell, *others) in wanted.items():
+            with self._listing(one.name for one in (cell, *others)):
+                models[key] = load(
+                    self.plan.bundles[cell.bundle].folder,
+                    cell.backend,
+                    threads=cell.threads,
+                    precision=cell.precision,
+                    towers=[cell.tower],
+                )
+        return models
+
+    @contextmanager
+    def _listing(self, names: Iterable[str]) -> Iterator[None]:
+        """What goes wrong inside is the reason why these rows are missing, and the run goes on."""
+        try:
+            yield
+        except ClipEdgeError as problem:
+            self.failures += [Failure(name, problem.what) for name in names]
+
+    def measure_on(self, remote: Remote) -> None:
+        """Measure on another device; rows that were fetched stay, whatever ends it."""
+        run = DeviceRun(remote, self.plan)
+        try:
+            run.measure(self.console)
+        finally:
+            self.other_rows += run.rows.values()
+            self.failures += run.failures
+            self.devices[run.name] = run.device()
+
+    def read_from(self, file: Path) -> None:
+        """What a phone measured."""
+        name, rows, lacking, self.devices[name] = read_phone(file, self.plan)
+        self.other_rows += rows
+        self.failures += lacking
+
+    def interrupted(self, cells: Sequence[Cell]) -> Report:
+        """The report after Ctrl-C: rows that were not begun are listed, too."""
+        known = {failure.row for failure in self.failures}
+        missing = [cell.name for cell in cells if cell not in self.rows and cell.name not in known]
+        self.failures += [Failure(name, f"{INTERRUPTED} before it was begun") for name in missing]
+        return replace(self.report(), interrupted=True)
+
+    def report(self, further: Mapping[Cell, Row] | None = None) -> Report:
+        """The report of all rows known, and of `further` ones that are still being measured."""
+        rows = {**self.rows, **(further or {})}
+        ordered = [rows[cell] for cell in self.plan.cells if cell in rows] + self.other_rows
+        noted = environment_warnings(self.environment)
+        return Report(
+            schema=1,
+            created_by=f"clip-edge {__version__}",
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            settings=settings_of(self.plan),
+            environment=self.environment,
+            bundles={name: bundle.manifest.manifest_sha256 for name, bundle in self.plan.bundles.items()},
+            results=tuple(ordered),
+            warnings=(*noted, *row_warnings(ordered), *self.doubts),
+            failures=(*self.plan.skipped, *self.failures),
+            devices=dict(self.devices),
         )
-        for key, cell in wanted.items()
-    }
 
 
 def _write_images(workload: Workload, folder: Path) -> list[str]:
@@ -173,20 +270,6 @@ def _job(cell: Cell, plan: Plan, files: Sequence[str], calls: int) -> Job:
         texts=tuple(_take(plan.workload.texts, 0, cell.batch)) if cell.tower == "text" else (),
         calls=calls,
     )
-
-
-def _measure_memory(
-    plan: Plan, cells: Sequence[Cell], files: Sequence[str], folder: Path, console: Console
-) -> dict[Cell, int]:
-    """Peak memory per row, each in a process of its own; scenarios with a loaded model share one figure."""
-    like = {cell: cell if cell.scenario == "cold-start" else replace(cell, scenario="single-stream") for cell in cells}
-    peaks: dict[Cell, int] = {}
-    with console.progress("memory", len(set(like.values())), "processes") as meter:
-        for cell in dict.fromkeys(like.values()):
-            calls = 1 if cell.scenario == "cold-start" else MEMORY_CALLS
-            peaks[cell] = launch(_job(cell, plan, files, calls), folder).peak_rss_bytes
-            meter.advance()
-    return {cell: peaks[same] for cell, same in like.items()}
 
 
 def _sampler(cell: Cell, plan: Plan, models: Mapping[Loaded, Model], files: Sequence[str], folder: Path) -> Sampler:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from clip_edge.benchmarks.energy import EnergyMeter
+from clip_edge.benchmarks.reference import EVERY_S, ReferenceLoad
 from clip_edge.benchmarks.soak import Watch
 from clip_edge.benchmarks.stats import median_interval
 from clip_edge.console import SILENT, Console
@@ -57,7 +58,7 @@ class Rules:
     warmup_s: float = 0.2
     warmup_samples: int = 5
     rewarm_samples: int = 1  # the rows between two visits have pushed this one's data out of the caches
-    min_duration_s: float = 2.0
+    min_duration_s: float = 8.0  # in two seconds a shared machine gave floors that differed by up to 6 %
     min_samples: int = 100  # what p99 needs
     max_duration_s: float = 10.0
     precision: float = 0.01  # stop when the 95 % interval of the median is within ±1 %
@@ -83,9 +84,11 @@ class Sampler:
     rules: Rules = field(default_factory=Rules)
     meter: EnergyMeter | None = None
     watch: Watch | None = None
+    reference: ReferenceLoad | None = None
     energy_j: float = 0.0
     failure: str | None = None
     samples_s: list[float] = field(default_factory=list)
+    reference_s: list[float] = field(default_factory=list)
     stages_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     warm: bool = False
 
@@ -127,7 +130,11 @@ class Sampler:
             self.energy_j += self.meter.joules() - before_j
 
     def _take(self, stop_s: float) -> None:
+        due_s = 0.0
         while True:
+            if self.reference is not None and time.perf_counter() >= due_s:
+                self.reference_s += self.reference.seconds()
+                due_s = time.perf_counter() + EVERY_S
             timing = self.query()
             self.samples_s.append(timing.seconds)
             for name, seconds in timing.stages_s.items():
@@ -143,12 +150,18 @@ class Sampler:
             done += 1
 
 
-def sample_in_turns(samplers: Sequence[Sampler], console: Console = SILENT, title: str = "measuring") -> None:
+def sample_in_turns(
+    samplers: Sequence[Sampler],
+    console: Console = SILENT,
+    title: str = "measuring",
+    *,
+    after_turn: Callable[[], None] = lambda: None,
+) -> None:
     """Visit the samplers in turn until each one is finished.
 
     Rows that are compared with each other are measured side by side: a change of clock frequency or a
     neighbour's load falls on all of them, not on the one that happened to run then. A row whose query fails
-    keeps the samples that it has and is not visited again.
+    keeps the samples that it has and is not visited again. `after_turn` is called between the turns.
     """
     with console.progress(title, len(samplers), "rows") as meter:
         waiting = list(samplers)
@@ -158,6 +171,9 @@ def sample_in_turns(samplers: Sequence[Sampler], console: Console = SILENT, titl
                     sampler.visit()
                 except ClipEdgeError as problem:
                     sampler.failure = problem.what
+                except Exception as problem:  # an engine's own error is this row's, not the others'
+                    sampler.failure = f"unexpected {type(problem).__name__}: {problem}"
                 if sampler.finished or sampler.failure:
                     meter.advance()
             waiting = [sampler for sampler in waiting if not (sampler.finished or sampler.failure)]
+            after_turn()

@@ -20,6 +20,11 @@ OUTLIER_SCORE = 3.5  # Iglewicz & Hoaglin 1993: "modified z-scores above 3.5 sho
 CONFIDENCE = 0.99  # a false alarm in a hundred comparisons; a report holds tens of rows
 MARGIN = 0.02  # a difference below 2 % is smaller than what a reboot or another link order changes
 RESAMPLES = 1000
+FLOOR = 0.02  # the quantile at which a machine does what it can: where its neighbours rest, a run repeats itself best
+FLOOR_MARGIN = 0.025  # half of the 5 % that the guard promises to find
+PACE_DOUBT = 0.5  # of a change of pace: a neighbour that slows the load by 55 % slowed a picture by 35 %
+FLOOR_MIN_SAMPLES = 20
+SEGMENTS = 16  # of half a second at the default settings: longer than most slow spells
 SEED = 0
 
 Verdict = Literal["faster", "slower", "same"]
@@ -43,13 +48,18 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """New against old: `ratio` is new median / old median, with its interval and a rank test."""
+    """New against old, with an interval and a p-value.
+
+    With `reference_ratio`, `ratio` is that of the floors after the machine's own pace was divided out, and
+    `reference_ratio` that pace (1.1: the machine was a tenth slower); without it, `ratio` is new median / old median.
+    """
 
     ratio: float
     ratio_low: float
     ratio_high: float
     p_value: float
     verdict: Verdict
+    reference_ratio: float | None = None
 
 
 def summarise(samples_s: Sequence[float]) -> Summary:
@@ -110,7 +120,7 @@ def outliers(samples: Sequence[float]) -> list[int]:
     return [int(i) for i in np.flatnonzero(distance / scale > OUTLIER_SCORE)]
 
 
-def rank_test(old: Sequence[float], new: Sequence[float]) -> float:
+def rank_test(old: Sequence[float] | Floats, new: Sequence[float] | Floats) -> float:
     """The two-sided p-value of the Mann-Whitney U test (normal approximation, corrected for ties)."""
     pooled = np.concatenate([np.asarray(old, dtype=np.float64), np.asarray(new, dtype=np.float64)])
     n_old, n_new, n = len(old), len(new), len(pooled)
@@ -126,7 +136,7 @@ def rank_test(old: Sequence[float], new: Sequence[float]) -> float:
     return min(1.0, 2 * (1 - NormalDist().cdf(max(z, 0.0))))
 
 
-def compare(old: Sequence[float], new: Sequence[float]) -> Comparison:
+def compare(old: Sequence[float] | Floats, new: Sequence[float] | Floats) -> Comparison:
     """Whether `new` is faster, slower or the same.
 
     A difference counts when the rank test rejects equality *and* the whole interval of the median ratio
@@ -144,6 +154,56 @@ def compare(old: Sequence[float], new: Sequence[float]) -> Comparison:
     elif p_value < 1 - CONFIDENCE and high < 1 - MARGIN:
         verdict = "faster"
     return Comparison(float(np.median(new_values) / np.median(old_values)), low, high, p_value, verdict)
+
+
+def compare_floors(
+    old: Sequence[float] | Floats,
+    new: Sequence[float] | Floats,
+    old_reference: Sequence[float] | Floats,
+    new_reference: Sequence[float] | Floats,
+) -> Comparison:
+    """Whether `new` is faster, slower or the same, each over the reference load that ran between its samples (ours).
+
+    The 2 % quantile is compared: on a shared machine the median follows the neighbours. A difference counts when it
+    is above 2.5 %, and half of the change of the machine's pace on top, since no load feels all that the row feels;
+    and when its 99 % interval, from resampled segments of the run, leaves out none.
+    """
+    random = np.random.default_rng(SEED)
+    new_s, new_load_s, old_s, old_load_s = (
+        np.asarray(one, dtype=np.float64) for one in (new, new_reference, old, old_reference)
+    )
+    new_floor, new_pace, old_floor, old_pace = (
+        float(np.quantile(one, FLOOR)) for one in (new_s, new_load_s, old_s, old_load_s)
+    )
+    ratios = _paced_floors(new_s, new_load_s, random) / _paced_floors(old_s, old_load_s, random)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = (float(bound) for bound in np.quantile(ratios, [tail, 1 - tail]))
+    beyond = min(int((ratios <= 1).sum()), int((ratios >= 1).sum()))
+    ratio = (new_floor / new_pace) / (old_floor / old_pace)
+    verdict: Verdict = "same"
+    margin = least_visible(new_pace / old_pace)
+    if low > 1 and ratio > 1 + margin:
+        verdict = "slower"
+    elif high < 1 and ratio < 1 / (1 + margin):
+        verdict = "faster"
+    p_value = min(1.0, 2 * (beyond + 1) / (RESAMPLES + 1))
+    return Comparison(ratio, low, high, p_value, verdict, new_pace / old_pace)
+
+
+def least_visible(reference_ratio: float) -> float:
+    """The least difference that counts when the machine's pace has changed by this factor."""
+    return FLOOR_MARGIN + PACE_DOUBT * abs(math.log(reference_ratio))
+
+
+def _paced_floors(samples: Floats, reference: Floats, random: np.random.Generator) -> Floats:
+    """(R,) the floor of the samples over that of the reference, in runs made of the same segments of both."""
+    parts, paces = np.array_split(samples, SEGMENTS), np.array_split(reference, SEGMENTS)
+    found = []
+    for _ in range(RESAMPLES):
+        picked = random.integers(0, SEGMENTS, SEGMENTS)
+        floor = np.quantile(np.concatenate([parts[i] for i in picked]), FLOOR)
+        found.append(floor / np.quantile(np.concatenate([paces[i] for i in picked]), FLOOR))
+    return np.array(found)
 
 
 def bootstrap_medians(values: Floats, random: np.random.Generator) -> Floats:

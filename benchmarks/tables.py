@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clip_edge.benchmarks.report import Report, Row, RowChange
+from clip_edge.benchmarks.stats import least_visible
 from clip_edge.files import human_bytes
 
 SWEPT = ("device", "bundle", "tower", "precision", "backend", "batch", "threads", "scenario")
@@ -80,6 +81,9 @@ def change_line(item: RowChange) -> str:
     change = item.change
     probability = "p < 0.001" if change.p_value < 0.001 else f"p = {change.p_value:.3f}"
     interval = f"{change.ratio_low:.3f} … {change.ratio_high:.3f}, {probability}"
+    if change.reference_ratio is not None:
+        visible = least_visible(change.reference_ratio)
+        interval += f"; machine {change.reference_ratio:.3f} ×, divided out; less than {visible:.1%} is not judged"
     if change.verdict == "same":
         return f"{item.row}: no difference ({change.ratio:.3f} × the old time, {interval})"
     factor = change.ratio if change.verdict == "slower" else 1 / change.ratio

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     from clip_edge.benchmarks.plan import settings_of
     from clip_edge.benchmarks.report import read_report, report_dict
     from clip_edge.benchmarks.runner import measure
-    from clip_edge.files import refuse_existing
+    from clip_edge.files import refuse_existing, write_json
 
     plan = _plan(args)
     here, remotes = not args.device or HERE in args.device, _remotes(args)
@@ -76,12 +76,19 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     if args.out is not None:
         refuse_existing(args.out)
         _need_templates()
-    report = measure(plan, console, here=here, remotes=remotes, phones=_phones(args))
-    if old is not None:
+    kept = None if args.out is None else args.out.with_name(f"{args.out.name}.partial.json")
+    keep = (lambda partial: None) if kept is None else (lambda partial: write_json(kept, report_dict(partial)))
+    report = measure(plan, console, here=here, remotes=remotes, phones=_phones(args), keep=keep)
+    if old is not None and report.results:
         report = replace(report, compare=compare_reports(old, report, old_path=args.compare))
+    show(report, console)  # first: the disk may be full
     if args.out is not None:
         write_reports(report, args.out)
-    show(report, console)
+    if kept is not None:
+        kept.unlink(missing_ok=True)
+    if report.interrupted:
+        console.warn("interrupted: these are the rows that were measured until then")
+        return Outcome(report_dict(report), ExitCode.INTERRUPTED)
     slower = any(item.change.verdict == "slower" for item in report.compare)
     return Outcome(report_dict(report), ExitCode.NO if slower or not report.results else ExitCode.OK)
 

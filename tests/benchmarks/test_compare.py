@@ -58,6 +58,25 @@ def test_other_library_versions_are_what_comparisons_are_for(make_row: MakeRow, 
     assert len(compare_reports(old, new, old_path=OLD)) == 1
 
 
+def test_a_slower_machine_is_divided_out(make_row: MakeRow, make_report: MakeReport) -> None:
+    """Everything took 1.2 times as long, the reference load as well: the code is the same."""
+    load = make_row(5).samples_s
+    old = make_report(make_row(1, reference_s=load))
+    new = make_report(make_row(2, factor=1.2, reference_s=tuple(1.2 * seconds for seconds in load)))
+    (item,) = compare_reports(old, new, old_path=OLD)
+    assert item.change.verdict == "same"
+    assert change_line(item).endswith("; machine 1.200 ×, divided out; less than 11.6% is not judged)")
+
+
+def test_another_reference_load_is_not_compared_with(make_row: MakeRow, make_report: MakeReport) -> None:
+    load = make_row(5).samples_s
+    old = make_report(make_row(1, reference_s=load))
+    new = make_report(make_row(2, factor=1.2, reference_s=tuple(1.2 * seconds for seconds in load)))
+    new = replace(new, settings=replace(new.settings, reference="another"))
+    (item,) = compare_reports(old, new, old_path=OLD)
+    assert (item.change.verdict, item.change.reference_ratio) == ("slower", None)
+
+
 def test_reports_without_a_common_row_are_refused(make_row: MakeRow, make_report: MakeReport) -> None:
     old, new = make_report(make_row(1, batch=8)), make_report(make_row(2))
     with pytest.raises(UsageError, match="the two reports share no row"):

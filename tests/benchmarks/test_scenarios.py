@@ -5,6 +5,7 @@ from statistics import median
 
 import pytest
 
+from clip_edge.benchmarks.reference import EVERY_S, PASSES, ReferenceLoad
 from clip_edge.benchmarks.scenarios import Rules, Sampler, Timing, sample_in_turns, timed
 
 QUICK = Rules(
@@ -43,6 +44,24 @@ def test_rows_take_turns_until_each_is_finished() -> None:
     assert all(sampler.finished for sampler in samplers)
     assert min(samplers[1].samples_s) >= 0.001  # a busy machine makes a query longer, never shorter
     assert len(samplers[0].stages_s["encode"]) == len(samplers[0].samples_s)
+
+
+def test_the_reference_load_runs_between_the_queries_and_outside_their_clock() -> None:
+    sampler = Sampler(timed(Work(0.001)), Rules(0.0, 0, 0, 0.3, 1, 0.3, 1.0, 0.1), reference=ReferenceLoad())
+    sample_in_turns([sampler])
+    assert 3 * PASSES <= len(sampler.reference_s) <= 0.4 / EVERY_S * PASSES + 4 * PASSES
+    assert median(sampler.samples_s) == pytest.approx(0.001, rel=0.05)
+    assert all(seconds > 0 for seconds in sampler.reference_s)
+
+
+def test_an_engine_that_fails_in_its_own_way_is_one_row_less() -> None:
+    def breaks() -> Timing:
+        raise RuntimeError("no such kernel")
+
+    samplers = [Sampler(breaks, QUICK), Sampler(timed(Work(0.0005)), QUICK)]
+    sample_in_turns(samplers)
+    assert samplers[0].failure == "unexpected RuntimeError: no such kernel"
+    assert samplers[1].finished
 
 
 def test_an_unsteady_query_is_measured_until_the_time_is_up() -> None:

@@ -107,6 +107,37 @@ def test_a_difference_too_small_to_matter_is_not_flagged(seed: int) -> None:
     assert stats.compare(latencies(seed, 4000), latencies(seed + 100, 4000, factor=1.01)).verdict == "same"
 
 
+def beside_a_load(seed: int, factor: float = 1.0, pace: float = 1.0) -> tuple[list[float], list[float]]:
+    """Queries and the reference load on a machine that is slow half of the time, by up to a half, in long spells."""
+    random = np.random.default_rng(seed)
+    spells = np.repeat(1 + 0.5 * random.random(16) * (random.random(16) < 0.5), 250) * pace
+    queries = factor * 0.002 * spells * (1 + random.gamma(2.0, 0.01, spells.size))
+    load = 0.0004 * spells[::8] * (1 + random.gamma(2.0, 0.01, spells.size // 8))
+    return list(queries), list(load)
+
+
+@pytest.mark.parametrize("pace", [0.99, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_reference_load_takes_the_machines_pace_out(seed: int, pace: float) -> None:
+    old, load = beside_a_load(seed)
+    for factor, verdict in ((1.05, "slower"), (1.0, "same"), (0.95, "faster")):
+        new, new_load = beside_a_load(seed + 100, factor, pace)
+        found = stats.compare_floors(old, new, load, new_load)
+        assert found.verdict == verdict
+        assert found.ratio == pytest.approx(factor, abs=0.01)
+        assert found.ratio_low <= found.ratio <= found.ratio_high
+        assert found.reference_ratio == pytest.approx(pace, rel=0.01)
+
+
+def test_a_machine_of_another_pace_hides_what_is_small() -> None:
+    old, load = beside_a_load(1)
+    for factor, verdict in ((1.05, "same"), (1.25, "slower"), (0.75, "faster")):
+        new, new_load = beside_a_load(2, factor, 1.3)
+        assert stats.compare_floors(old, new, load, new_load).verdict == verdict
+    assert stats.least_visible(1.0) == 0.025
+    assert stats.least_visible(1.3) == stats.least_visible(1 / 1.3) == pytest.approx(0.156, abs=0.001)
+
+
 def test_the_same_samples_give_the_same_answer() -> None:
     assert stats.compare(latencies(1), latencies(2)) == stats.compare(latencies(1), latencies(2))
 

@@ -1,13 +1,20 @@
 """`clip-edge bench` on a real bundle: rows, reports, refusals and the comparison's exit codes."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clip_edge.benchmarks import runner
+from clip_edge.benchmarks.child import Job, Launch
 from clip_edge.benchmarks.report import read_report
 from clip_edge.cli import main
+from clip_edge.errors import ArtifactError
 
 QUICK = ["--budget", "0.3", "-q"]
 
@@ -52,6 +59,78 @@ def test_every_combination_is_a_row_with_samples_stages_and_memory(measured: Pat
 def test_all_three_files_are_written(measured: Path) -> None:
     assert {file.name for file in measured.iterdir()} == {"report.json", "report.md", "report.html"}
     assert "| image |" in (measured / "report.md").read_text()
+
+
+def test_ctrl_c_keeps_what_was_measured(tiny_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["bench", str(tiny_bundle), "--scenario", "single-stream,soak", "--budget", "0.3", "--soak", "600"]
+    program = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs start with it ignored
+        "from clip_edge.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *words, "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "measuring: 2/2 rows" in line:
+                break
+        time.sleep(1.0)  # the soak has begun
+        process.send_signal(signal.SIGINT)
+        table, talk = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted: these are the rows that were measured until then" in talk
+    assert "single-stream" in table
+    report = read_report(out)
+    assert report.interrupted
+    assert {row.scenario for row in report.results} == {"single-stream", "soak"}
+    assert "tiny · text · fp32 · onnxruntime · batch 1 · threads 1 · soak" in [one.row for one in report.failures]
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_run_that_is_killed_has_left_its_rows(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clip_edge.benchmarks.runner.KEEP_EVERY_S", 0.0)
+    kept = tmp_path / "out.partial.json"
+
+    def killed(*_: object) -> None:
+        raise SystemExit(9)
+
+    monkeypatch.setattr("clip_edge.commands.bench.show", killed)
+    with pytest.raises(SystemExit):
+        main(["bench", str(tiny_bundle), "--out", str(tmp_path / "out"), *QUICK])
+    report = read_report(kept)
+    assert report.interrupted
+    assert [row.tower for row in report.results] == ["image", "text"]
+    monkeypatch.undo()
+    assert main(["bench", str(tiny_bundle), "--out", str(tmp_path / "out"), *QUICK]) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+    assert not read_report(tmp_path / "out").interrupted
+
+
+def test_a_tower_that_ends_its_process_is_listed_and_the_other_measured(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = runner.launch
+
+    def launch(job: Job, folder: Path) -> Launch:
+        if job.images:
+            raise ArtifactError("a measuring process ended with exit code -11:\n  it said nothing")
+        return real(job, folder)
+
+    monkeypatch.setattr(runner, "launch", launch)
+    assert main(["bench", str(tiny_bundle), *QUICK]) == 0
+    told = capsys.readouterr().out
+    assert (
+        "not measured: tiny · image · fp32 · onnxruntime · batch 1 · threads 1 · single-stream: "
+        "a measuring process ended with exit code -11:" in told
+    )
 
 
 def test_offline_and_json(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
