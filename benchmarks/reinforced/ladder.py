@@ -164,7 +164,8 @@ def _train(place: Place, name: str, seed: int) -> dict[str, Any]:
     if rung.knowledge is not None:
         recipe, chosen = "mobileclip", chosen | {"knowledge": str(place.work / "knowledge" / rung.knowledge)}
     trained = train(recipe, run, data=place.work / "data", student=HERE / "student.json", chosen=chosen)
-    return {"seed": seed, "elapsed_s": trained["elapsed_s"], "final": recalls(run, place.work / "data")}
+    final = recalls(run, place.work / "data")
+    return {"seed": seed, "cpu": read_environment().cpu, "elapsed_s": trained["elapsed_s"], "final": final}
 
 
 def collected(place: Place) -> dict[str, Any]:

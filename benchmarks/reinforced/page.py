@@ -12,6 +12,7 @@ from statistics import mean
 from typing import Any
 
 from clip_edge.benchmarks.plots import Line, line_chart
+from clip_edge.benchmarks.reinforced.ladder import RUNGS
 from clip_edge.benchmarks.steptime import cost_table
 from clip_edge.benchmarks.training import spread
 from clip_edge.files import read_json, write_file
@@ -135,12 +136,30 @@ def _rows(full: dict[str, Any], small: dict[str, Any], results: dict[str, Any]) 
         [run["final"]["test"]["text_to_image"]["value"] for run in several] for several in zip(*pairs, strict=True)
     ]
     full_bytes, small_bytes = sizes["augmented"], sizes[EXTRA]
+    elsewhere = [one["seed"] for one, two in pairs if one["cpu"] != two["cpu"]]
+    note = (
+        f"\n\nThe two runs of seed {', '.join(map(str, elsewhere))} come from different processors."
+        if elsewhere
+        else ""
+    )
     return f"""## Rows in int8
 
 {small_bytes:,.0f} bytes a picture instead of {full_bytes:,.0f} with bf16 ({small_bytes / full_bytes:.0%}).
 With the same seeds the distillation loss differs by {100 * mean(losses):.2f} % on average over all logged steps and by
 {100 * max(losses):.2f} % at most. Text to image R@1 on test is {spread(recalls[1])}; with bf16 it is
-{spread(recalls[0])}."""
+{spread(recalls[0])}.{note}{_repeated(results)}"""
+
+
+def _repeated(results: dict[str, Any]) -> str:
+    """How far a run is from the same one on another processor: what differences of single runs mean."""
+    first = {(rung["name"], run["seed"]): run for rung in results["rungs"] for run in rung["runs"]}
+    parts = []
+    for run in results.get("repeated", ()):
+        one, two = (
+            100 * found["final"]["test"]["text_to_image"]["value"] for found in (first[run["rung"], run["seed"]], run)
+        )
+        parts.append(f"{RUNGS[run['rung']].title}, seed {run['seed']}: {one:.1f} % and {two:.1f} %")
+    return f" The same run on another processor: {'; '.join(parts)}." if parts else ""
 
 
 def _cost(cost: dict[str, Any]) -> str:
@@ -174,13 +193,16 @@ def _about(results: dict[str, Any]) -> str:
     data = " ".join(f"--{name} {value}" for name, value in results["data"].items())
     training = ", ".join(f"{name} = {value}" for name, value in results["training"].items())
     here = results["environment"]
+    runs = [*(run for rung in results["rungs"] for run in rung["runs"]), *results.get("repeated", ())]
+    others = sorted({run["cpu"] for run in runs} - {here["cpu"]})
+    also = f"; some runs: {', '.join(others)}" if others else ""
     return f"""## Settings
 
 * data: `data emoji {data}`
 * teachers, text to image R@1 on test: {teachers}. The first is EfficientNet-Lite0, the second EfficientNet-Lite2 with
   another tokenizer, text tower and dimension; both trunks come from ImageNet and stay frozen
 * training: {training}
-* machine: {here["cpu"]}, {here["usable_cores"]} cores"""
+* machine: {here["cpu"]}, {here["usable_cores"]} cores{also}"""
 
 
 def _plot(results: dict[str, Any]) -> str:

@@ -165,10 +165,12 @@ def run(
             with run.precision.autocast():
                 features, maps = model.see(batch.images)
                 image = model.student.project_image(features)  # (b, F) -> (b, D)
-                texts = batches.encode_texts(model.student, captions.flatten(0, 1))  # (b T, L) -> (b T, D)
-                if model.align is not None:
-                    words = text.features(first)  # (b, L) -> (b, L, W)
-                    found += model.align(maps[-1], words, text.is_word(first), config.tokens.matching)
+                if model.align is None:
+                    texts = batches.encode_texts(model.student, captions.flatten(0, 1))  # (b T, L) -> (b T, D)
+                else:
+                    texts, words = batches.encode_texts_and_words(model.student, captions.flatten(0, 1))
+                    of_first = words.unflatten(0, captions.shape[:2])[:, 0]  # (b T, L, W) -> (b, L, W)
+                    found += model.align(maps[-1], of_first, text.is_word(first), config.tokens.matching)
                 if model.guess is not None:
                     seen = [one.detach() for one in maps] if config.words.detach_image else maps
                     found += model.guess(model.student, first, seen, config.words.ratio)

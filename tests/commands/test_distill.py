@@ -175,7 +175,9 @@ def test_the_commented_defaults_are_valid_and_complete(tmp_path: Path) -> None:
         load_config(clip.Config, [wrong])
 
 
-@pytest.mark.parametrize(("preset", "weight"), [("mobileclip-s", 1.0), ("mobileclip-b", 0.75), ("mobileclip-v2", 1.0)])
+@pytest.mark.parametrize(
+    ("preset", "weight"), [("mobileclip-s", 1.0), ("mobileclip-b", 0.75), ("mobileclip-v2-s0-s2", 1.0)]
+)
 def test_published_settings_are_chosen_by_name(
     words: list[str], capsys: pytest.CaptureFixture[str], preset: str, weight: float
 ) -> None:

@@ -63,6 +63,17 @@ def test_embeddings_and_gradients_do_not_see_the_cut(text: TextTowerSpec) -> Non
         torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("text", [TEXT, replace(TEXT, pad_mask=False)])
+def test_words_of_the_same_pass_are_those_of_a_pass_of_their_own(text: TextTowerSpec) -> None:
+    small = student(text)
+    tokens = torch.from_numpy(train_tokenizer(CAPTIONS, 300, text.context_length)(CAPTIONS)).long()
+    units, words = batches.encode_texts_and_words(small, tokens)
+    is_word = small.text.is_word(tokens)
+    assert words.shape == (len(CAPTIONS), text.context_length, text.width)
+    torch.testing.assert_close(units, batches.encode_texts(small, tokens), atol=0, rtol=0)
+    torch.testing.assert_close(words[is_word], small.text.features(tokens)[is_word], atol=1e-6, rtol=1e-5)
+
+
 def test_pictures_come_channels_last() -> None:
     batch = Batch(torch.randn(2, 3, 4, 4), TOKENS, torch.arange(2))
     (moved,) = batches.on_device(iter([batch]), torch.device("cpu"), TEXT, EOS)

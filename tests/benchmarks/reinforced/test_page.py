@@ -21,7 +21,8 @@ def made(seeds: int, slope: float) -> list[dict[str, Any]]:
     recall = {"value": 10 * slope}
     final = {split: {"text_to_image": recall, "image_to_text": recall} for split in ("test", "unseen")}
     log = [{"step": step, "true/kl": 1.0, "synthetic/kl": 2.0, TEST_RECALL: step * slope} for step in (2, 4, 6, 8, 10)]
-    return [{"seed": seed, "elapsed_s": 60.0, "final": final, "log": log} for seed in range(seeds)]
+    run = {"cpu": "a processor", "elapsed_s": 60.0, "final": final, "log": log}
+    return [run | {"seed": seed} for seed in range(seeds)]
 
 
 def test_the_page_says_what_the_runs_say() -> None:
@@ -39,11 +40,16 @@ def test_the_page_says_what_the_runs_say() -> None:
         "data": {"images": 4},
         "environment": {"cpu": "a processor", "usable_cores": 2},
     }
-    text = page(results, None)
+    rungs[5]["runs"][2]["cpu"] = "another one"  # type: ignore[index]
+    again = {**made(1, 0.03)[0], "rung": "captions"}
+    text = page(results | {"repeated": [again]}, None)
     assert "| plain CLIP | 3 | 10.0 ± 0.0 % | 10.0 ± 0.0 % | 10.0 ± 0.0 % | 60 |" in text
     assert "| + synthetic captions | 40 | 2.0 |" in text  # half of plain CLIP's 80 pictures
     assert "| + strong augmentation | 16 | 5.0 |" in text
     assert "+ distillation" not in text  # no run of it yet
+    assert "The two runs of seed 2 come from different processors." in text
+    assert "The same run on another processor: + synthetic captions, seed 0: 20.0 % and 30.0 %." in text
+    assert text.endswith("machine: a processor, 2 cores; some runs: another one\n")
     assert "1,900 bytes a picture instead of 4,000 with bf16 (48%)" in text
 
 

@@ -126,14 +126,17 @@ def test_the_commented_defaults_are_those_of_the_dataclass() -> None:
 def test_presets_are_valid_and_differ_from_the_defaults_in_what_was_published(name: str) -> None:
     info = RECIPES["mobileclip"]
     config = load_config(mobileclip.Config, [info.defaults, info.presets[name]])
-    assert (config.batch_size, config.steps, config.precision) == (65_536, 200_000, "bf16")
+    assert (config.steps, config.precision) == (200_000, "bf16")
     assert (config.optimizer, config.keep) == (mobileclip.Config().optimizer, mobileclip.Config().keep)
     expected = {
-        "mobileclip-s": (1.0, (100.0, 100.0)),
-        "mobileclip-b": (0.75, (100.0, 100.0)),
-        "mobileclip-v2": (1.0, (70.0, 60.0)),
+        "mobileclip-s": (1.0, (100.0, 100.0), 65_536, 2_000, 1e-3),
+        "mobileclip-b": (0.75, (100.0, 100.0), 65_536, 2_000, 1e-3),
+        "mobileclip-v2": (1.0, (70.0, 60.0), 65_536, 2_000, 1e-3),
+        "mobileclip-v2-s0-s2": (1.0, (70.0, 60.0), 65_536, 10_000, 1e-3),
+        "mobileclip-v2-s3-s4": (1.0, (70.0, 60.0), 114_688, 2_000, 0.0),
     }
-    assert (config.distill_weight, config.teacher_scales) == expected[name]
+    schedule = (config.schedule.warmup_steps, config.schedule.final_lr_ratio)
+    assert (config.distill_weight, config.teacher_scales, config.batch_size, *schedule) == expected[name]
 
 
 def test_the_first_losses_are_the_recorded_ones(
