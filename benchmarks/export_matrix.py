@@ -2,11 +2,11 @@
 
     python -m clip_edge.benchmarks.export_matrix --student RUN --data DATA
 
-The precisions of a model for a target are exported by one process, with a limit of memory and time; if it fails, each
-precision is tried alone. Finished cells are kept in the JSON file, so that the table can be made in parts, on another
-day, or on another machine. Where no trained weights can be had they are
-random: whether a model exports, how near it comes to PyTorch and how large it is can be seen without training; its
-accuracy cannot, and is measured elsewhere.
+The precisions of a model for a target are exported by one process, with a limit of memory and of time for each; if it
+fails, each precision is tried alone. Finished cells are kept in the JSON file, so that the table can be made in parts,
+on another day, or on another machine. Where no trained weights can be had they are random: whether a model exports,
+how near it comes to PyTorch and how large it is can be seen without training; its accuracy cannot, and is measured
+elsewhere.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ COLUMNS = {  # target -> precisions
     "trt-rtx": ("fp32", "fp16", "int8"),
     "coreml": ("fp16", "int8", "pal4"),
 }
+CAPABILITY = "sm89"  # GeForce RTX 40; the graph is the same for each, and a build takes minutes
 POLL_S = 0.5
 
 
@@ -126,7 +127,8 @@ def _measure(cells: list[Cell], source: str, args: argparse.Namespace) -> None:
         bundle = Path(folder) / "bundle"
         words = ["export", source, "--target", target, "--out", str(bundle), "--calibration", str(args.data)]
         words += [word for cell in cells for word in ("--precision", cell.precision)]
-        made = command(words, memory_mb=args.memory_mb, time_s=args.time_s)
+        words += ["--compute-capability", CAPABILITY] if target == "trt-rtx" else []
+        made = command(words, memory_mb=args.memory_mb, time_s=args.time_s * len(cells))
         if args.keep is not None:
             kept = args.keep / cells[0].model.replace("/", "").replace(", ", "-").replace(" ", "-") / target
             shutil.rmtree(kept, ignore_errors=True)
@@ -150,6 +152,8 @@ def page(cells: list[Cell], missing: list[str], settings: dict[str, Any]) -> str
         "with fp32 PyTorch over the golden set of its bundle: the smallest, then the first percentile. All weights are",
         "random but the trained student's; calibration on the built-in data. Limits for a cell: "
         f"{settings['memory_mb']} MB, {settings['time_s']:.0f} s.",
+        f"Target `trt-rtx`: the engine was built for {CAPABILITY}; the graph that it was built from was compared, and",
+        "its size is shown.",
         "Times were taken on a busy machine and say little; precisions that were exported together share theirs.",
         "",
         "| model | target | precision | image: cosine min / p1 | MB | text: cosine min / p1 | MB | seconds |",

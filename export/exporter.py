@@ -38,7 +38,7 @@ from clip_edge.export.calibration import Calibration, load_calibration
 from clip_edge.export.job import Job, WriteTower
 from clip_edge.export.segment import parts_to_write, write_graphs
 from clip_edge.export.sources import Exportable, load_source
-from clip_edge.export.targets import Target, file_name, find_target
+from clip_edge.export.targets import Target, file_name, find_target, refuse_unmeasured
 from clip_edge.export.towers import fold, probe_ids, probe_pixels
 from clip_edge.files import new_folder, refuse_existing, write_file
 from clip_edge.golden import Golden
@@ -95,11 +95,14 @@ def export(
 
     Raises:
         UsageError: unknown target or precision; `out` exists; `segment` for a model or target that has no such parts.
+        ConfigError: a precision needs calibration data, and there is none.
         CheckpointError: the model cannot be read.
         ExportError: a tower cannot be written.
         VerificationError: what was written gives other embeddings than PyTorch; nothing is left behind.
     """
     targets = {request: find_target(request.target, request.precision) for request in requests}
+    for request in requests if calibration is None else ():
+        refuse_unmeasured(request.target, request.precision)
     refuse_existing(out)
     source = load_source(model)
     by_name = {request.target: target for request, target in targets.items()}

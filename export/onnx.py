@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, cast
+from weakref import WeakKeyDictionary
 
 import onnx
 import torch
@@ -25,7 +26,7 @@ from clip_edge.quantization import Quantization
 
 MAX_BYTES = 2 * 1024**3 - 1  # of one protobuf file
 FORBIDDEN = frozenset({"If", "Loop", "Scan", "NonZero"})  # signs of a trace that depends on its example
-
+_traced: WeakKeyDictionary[nn.Module, onnx.ModelProto] = WeakKeyDictionary()
 
 PRECISIONS = {  # precision -> module with `quantise(model, job) -> (model, report)`
     "fp16": "clip_edge.export.quantize.fp16",
@@ -43,11 +44,8 @@ def write_tower(job: Job, path: Path) -> Quantization | None:
 
     Raises:
         ExportError: torch cannot trace the tower, or the graph holds what runtimes stumble over.
-        ConfigError: the precision needs calibration data, and there is none.
     """
-    with plain_attention():
-        plain = trace(job.module, job.example, job.declaration, job.target.opset)
-    return _write(plain, job if job.precision != "fp32" else None, path)
+    return _write(_traced_once(job), job if job.precision != "fp32" else None, path)
 
 
 def write_graph(job: GraphJob, path: Path) -> Quantization | None:
@@ -65,12 +63,12 @@ def write_graph(job: GraphJob, path: Path) -> Quantization | None:
     names = list(declaration.inputs), list(declaration.outputs)
     with plain_attention():
         plain = _trace(job.module, job.examples, names, dynamic, job.target.opset)
+    clean(plain)
     return _write(plain, job.tower if job.precision != "fp32" else None, path)
 
 
 def _write(plain: onnx.ModelProto, lower: Job | None, path: Path) -> Quantization | None:
     """Save a traced graph as it is, or in the precision of the job `lower`; gives the report of that."""
-    clean(plain)
     if lower is None:
         save(rewritten(plain), path)
         return None
@@ -78,6 +76,18 @@ def _write(plain: onnx.ModelProto, lower: Job | None, path: Path) -> Quantizatio
     lowered, report = module.quantise(plain, lower)
     save(lowered, path)
     return report
+
+
+def _traced_once(job: Job) -> onnx.ModelProto:
+    """A copy of the fp32 graph of a tower, which is traced once for all precisions."""
+    if job.module not in _traced:
+        with plain_attention():
+            model = trace(job.module, job.example, job.declaration, job.target.opset)
+        clean(model)
+        _traced[job.module] = model
+    copied = onnx.ModelProto()
+    copied.CopyFrom(_traced[job.module])
+    return copied
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:

@@ -54,6 +54,7 @@ class Target:
     summary: str
     later_opsets: dict[Precision, int] = field(default_factory=dict)  # of precisions that need newer operations
     graphs: dict[GraphName, GraphDeclaration] = field(default_factory=dict)  # what segmentation runs one by one
+    measured: frozenset[Precision] = frozenset()  # precisions whose ranges are measured on calibration data
 
     def opset_of(self, precision: Precision) -> int:
         """The operation set of a graph in that precision."""
@@ -69,6 +70,8 @@ _TENSORRT_TOWERS: dict[Tower, Declaration] = {
     "image": Declaration("pixel_values", "float32", "image_embeds", "vision_model"),
     "text": Declaration("input_ids", "int32", "text_embeds", "text_model"),
 }
+_TENSORRT_MEASURED: frozenset[Precision] = frozenset({"int8", "fp8"})
+_COREML_MEASURED: frozenset[Precision] = frozenset({"w8a8"})
 _COREML_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "w8a8", "pal6", "int4", "pal4")
 TARGETS = {
     "onnx": Target(
@@ -81,6 +84,7 @@ TARGETS = {
         precisions=("fp32", "fp16", "int8", "int4"),
         opset=18,  # the first with antialiased Resize, and what TensorRT 10.3 and every mobile runtime read
         later_opsets={"int8": 20, "int4": 21},  # Gelu as one operation; 4-bit weights in blocks
+        measured=frozenset({"int8"}),
         batch=None,
         towers={  # names, file names and int64 ids as Hugging Face's tools expect them
             "image": Declaration("pixel_values", "float32", "image_embeds", "vision_model"),
@@ -110,6 +114,7 @@ TARGETS = {
         opset=19,  # the first with fp16 scales and 8-bit floats in Q/DQ; TensorRT 10.3 reads up to 20
         batch=None,
         towers=_TENSORRT_TOWERS,
+        measured=_TENSORRT_MEASURED,
         summary="TensorRT 10.3 to 11: strongly typed graphs and build plan; engines are built on the device",
     ),
     "trt-rtx": Target(
@@ -123,6 +128,7 @@ TARGETS = {
         opset=19,
         batch=None,
         towers=_TENSORRT_TOWERS,
+        measured=_TENSORRT_MEASURED,
         summary="TensorRT-RTX: engines for desktop GPUs, built ahead of time on any machine",
     ),
     "coreml": Target(
@@ -133,6 +139,7 @@ TARGETS = {
         folder="coreml",
         suffix=".mlpackage",
         precisions=_COREML_PRECISIONS,
+        measured=_COREML_MEASURED,
         opset=0,  # an ML program names its operation set itself, by the iOS it is for
         batch=1,
         towers={
@@ -149,6 +156,7 @@ TARGETS = {
         folder="coreml",
         suffix=".mlpackage",
         precisions=_COREML_PRECISIONS,
+        measured=_COREML_MEASURED,
         opset=0,
         batch=1,
         towers={
@@ -194,3 +202,12 @@ def graph_file_name(target: Target, graph: GraphName, precision: str) -> str:
 def _path(target: Target, stem: str, precision: str) -> str:
     suffix = "" if precision == "fp32" else f"_{precision}"
     return f"{target.folder}/{stem}{suffix}{target.suffix}"
+
+
+def refuse_unmeasured(name: str, precision: Precision) -> None:
+    """Raise ConfigError where no calibration data was given and the precision of target `name` measures on it."""
+    if precision in TARGETS[name].measured:
+        raise ConfigError(
+            f"precision `{precision}` of target `{name}` measures ranges on your own data; none was given",
+            hint="add --calibration DATA, pictures and sentences like those in use: random ranges would rank wrongly",
+        )

@@ -48,11 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> Outcome:
-    from clip_edge.export.targets import file_name, find_target
+    from clip_edge.export.targets import file_name, find_target, refuse_unmeasured
 
     precisions = args.precision or ["fp32"]
     wanted = list(dict.fromkeys((name, precision) for name in args.target for precision in precisions))
     targets = [(find_target(name, precision), precision) for name, precision in wanted]
+    for name, precision in wanted if args.calibration is None else ():
+        refuse_unmeasured(name, cast("Precision", precision))
     refuse_existing(args.out)
     if args.dry_run:
         from clip_edge.bundle import TOWERS

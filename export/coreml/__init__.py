@@ -23,7 +23,6 @@ from clip_edge.quantization import Quantization
 # tensor (all that iOS 16 and 17 have) loses much at four bits, so `pal4` asks for iOS 18 unless told otherwise.
 LEAST_IOS = {"fp32": 16, "fp16": 16, "int8": 16, "pal6": 16, "pal4": 16, "w8a8": 17, "int4": 18}
 USUAL_IOS = {**LEAST_IOS, "pal6": 18, "pal4": 18}
-NEEDS_CALIBRATION = frozenset({"w8a8"})
 
 _BASES: WeakKeyDictionary[nn.Module, dict[int, half.Base]] = WeakKeyDictionary()  # by tower and iOS, while exporting
 
@@ -32,15 +31,10 @@ def write_tower(job: Job, path: Path) -> Quantization | None:
     """Write a tower as the package `path`, or as one more function of it when the target holds both towers in one.
 
     Raises:
-        ConfigError: the precision needs a later iOS, or calibration data that was not given.
+        ConfigError: the precision needs a later iOS.
         ExportError: the tower cannot be traced, or needs what the operation set of this iOS has not.
     """
     ios = choose_ios(job.target.precisions, job.precision, job.ios, shared=job.target.shared)
-    if job.precision in NEEDS_CALIBRATION and job.calibration is None:
-        raise ConfigError(
-            f"precision `{job.precision}` measures activations on your own data; none was given",
-            hint="add --calibration DATA: a data set with pictures and sentences like those in use",
-        )
     files, report = _make(job, ios)
     if job.target.shared:
         files = package.add_function(package.read_package(path) if path.exists() else None, job.tower, files)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import onnx
@@ -13,6 +13,7 @@ from clip_edge.export.job import Job
 from clip_edge.export.quantize.graph import Graph, WeightLayer, weight_layers
 from clip_edge.export.quantize.judge import Judge, choose_kept
 from clip_edge.export.quantize.layers import Rounded, snr_db
+from clip_edge.export.quantize.mixture import Forms, Mixture
 from clip_edge.export.quantize.qdq import quantise_rows, refuse_infinite
 from clip_edge.export.quantize.tables import byte_table, nibble_table
 from clip_edge.export.rewrite import fold_factors, fuse_gelu
@@ -22,6 +23,7 @@ from clip_edge.quantization import SCHEMA, Layer, Quantization
 OPSET = 21  # the first whose DequantizeLinear reads 4 bits in blocks
 BLOCK = 32
 SHRINK = np.linspace(1.0, 0.7, 13)  # scales tried for a block, as shares of the one that clips nothing
+AT_ONCE = 1024  # blocks that are searched together: what a core's cache holds
 SNR_ROWS = 8
 
 
@@ -35,12 +37,14 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
     layers = weight_layers(graph)
     candidates = [layer.name for layer in layers if _fits(graph, layer)]
     judge = Judge(base, judged_rows(job))
-
-    def build(chosen: Collection[str]) -> onnx.ModelProto:
-        return _build(base, chosen)
-
-    kept = choose_kept(candidates, build, judge, TOLERANCES["int4"].min_cosine, job.console)
-    finished = build([name for name in candidates if name not in kept])
+    forms = {
+        layer.name: Forms(_rounded(graph, layer), _widened(graph, layer))
+        for layer in layers
+        if layer.kind == "embedding" or layer.name in candidates
+    }
+    mixture = Mixture(base, layers, forms)
+    kept = choose_kept(candidates, mixture.choose, judge, TOLERANCES["int4"].min_cosine, job.console)
+    finished = _build(base, [name for name in candidates if name not in kept])
     return finished, Quantization(
         schema=SCHEMA,
         precision="int4",
@@ -49,7 +53,7 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
         calibration_images=0 if job.calibration is None else len(job.calibration.pixels),
         calibration_texts=0 if job.calibration is None else len(job.calibration.input_ids),
         min_cosine=round(float(judge.cosines(finished).min()), 6),
-        layers=tuple(_report(base, candidates, kept, judge.rows[:SNR_ROWS])),
+        layers=tuple(_report(base, forms, candidates, kept, judge.rows[:SNR_ROWS])),
     )
 
 
@@ -112,14 +116,24 @@ def quantise_blocks(weight: np.ndarray, axis: int, name: str) -> tuple[np.ndarra
     places = np.abs(blocks).argmax(-1)[..., None]
     widest = np.take_along_axis(blocks, places, -1) / -8.0
     widest = np.where(np.abs(widest) > np.finfo(np.float32).tiny, widest, 1.0)
-    best, error = widest, np.full(widest.shape, np.inf)
-    for share in SHRINK:
-        scale = (widest * share).astype(np.float32).astype(np.float64)
-        found = np.square(_round(blocks, scale) * scale - blocks).sum(-1, keepdims=True)
-        best, error = np.where(found < error, scale, best), np.minimum(found, error)
+    best = _least_error(blocks.reshape(-1, BLOCK), widest.reshape(-1, 1)).reshape(widest.shape)
     rounded = _round(blocks, best).reshape(moved.shape).astype(np.int8)[..., :length]
     scales = best[..., 0].astype(np.float32)
     return np.ascontiguousarray(np.moveaxis(rounded, -1, axis)), np.ascontiguousarray(np.moveaxis(scales, -1, axis))
+
+
+def _least_error(blocks: np.ndarray, widest: np.ndarray) -> np.ndarray:
+    """The best scale of each block: (N, BLOCK), (N, 1) -> (N, 1)."""
+    best = np.empty_like(widest)
+    for start in range(0, len(blocks), AT_ONCE):
+        part, limit = blocks[start : start + AT_ONCE], widest[start : start + AT_ONCE]
+        error = np.full(limit.shape, np.inf)
+        for share in SHRINK:
+            scale = (limit * share).astype(np.float32).astype(np.float64)
+            found = np.square(_round(part, scale) * scale - part).sum(-1, keepdims=True)
+            best[start : start + AT_ONCE] = np.where(found < error, scale, best[start : start + AT_ONCE])
+            error = np.minimum(found, error)
+    return best
 
 
 def _round(blocks: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -136,12 +150,16 @@ def pack_int4(values: np.ndarray) -> np.ndarray:
 
 
 def _report(
-    base: onnx.ModelProto, candidates: Collection[str], kept: dict[str, float], rows: np.ndarray
+    base: onnx.ModelProto,
+    forms: Mapping[str, Forms],
+    candidates: Collection[str],
+    kept: Mapping[str, float],
+    rows: np.ndarray,
 ) -> list[Layer]:
     graph = Graph(base)
     layers = weight_layers(graph)
     changed = [layer for layer in layers if layer.name in candidates]
-    ratios = snr_db(base, [Rounded(layer, _rounded(graph, layer)) for layer in changed], rows)
+    ratios = snr_db(base, [Rounded(layer, forms[layer.name].low) for layer in changed], rows)
     found = []
     for layer in layers:
         size = int(np.prod(graph.constants[layer.weight].dims))
@@ -166,3 +184,11 @@ def _rounded(graph: Graph, layer: WeightLayer) -> np.ndarray:
     length = rounded.shape[axis]
     whole: np.ndarray = rounded * np.repeat(scales, BLOCK, axis).take(range(length), axis)
     return whole
+
+
+def _widened(graph: Graph, layer: WeightLayer) -> np.ndarray:
+    """The weight as 8 bits would have it."""
+    weight = graph.array(layer.weight)
+    rows, scales = quantise_rows(weight, layer.axis, 127, layer.name)
+    widened: np.ndarray = rows * scales.reshape([-1 if axis == layer.axis else 1 for axis in range(weight.ndim)])
+    return widened

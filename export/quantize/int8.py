@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from clip_edge.errors import ConfigError
 from clip_edge.export.calibration import judged_rows, measured_rows
 from clip_edge.export.job import Job
 from clip_edge.export.quantize.graph import Graph, WeightLayer, weight_layers
@@ -44,14 +43,9 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
     """The int8 form of an fp32 graph, and its report.
 
     Raises:
-        ConfigError: no calibration data.
         ExportError: weights or activations that are not finite.
     """
-    if job.calibration is None:
-        raise ConfigError(
-            f"int8 needs pictures and sentences to measure ranges on; none were given for the {job.tower} tower",
-            hint="add --calibration DATA with what the model will see; random ranges would rank wrongly",
-        )
+    assert job.calibration is not None  # `refuse_unmeasured` saw to it
     prepared = Graph(model)
     add_biases(prepared)  # first: it asks for shapes, which are known in the operation set of the trace
     replace_gelu(prepared)

@@ -17,7 +17,8 @@ TRIES = 24  # of giving kept layers back
 RUNS = 64  # of neighbouring layers, ranked together before single ones: bounds the time of a deep tower
 MARGIN = 0.0015  # above the tolerance: another processor rounds some sums the other way
 
-Build = Callable[[Collection[str]], onnx.ModelProto]  # layers in the lower precision -> graph
+Draft = onnx.ModelProto | Callable[[np.ndarray], Floats]  # a graph, or what computes as it would: rows -> embeddings
+Build = Callable[[Collection[str]], Draft]  # layers in the lower precision -> draft
 
 
 class Judge:
@@ -29,7 +30,7 @@ class Judge:
         self.reference = embed(model, rows)
         self._focus = np.arange(len(rows))
 
-    def cosines(self, model: onnx.ModelProto) -> Doubles:
+    def cosines(self, model: Draft) -> Doubles:
         """The cosine of each row to fp32; a row with NaN has -1."""
         return self._cosines(model, np.arange(len(self.rows)))
 
@@ -37,18 +38,20 @@ class Judge:
         """Look at the worst rows only from now on."""
         self._focus = np.argsort(cosines, kind="stable")[:FOCUS]
 
-    def focused(self, model: onnx.ModelProto) -> float:
+    def focused(self, model: Draft) -> float:
         """The smallest cosine of the rows in focus."""
         return float(self._cosines(model, self._focus).min())
 
-    def _cosines(self, model: onnx.ModelProto, chosen: np.ndarray) -> Doubles:
+    def _cosines(self, model: Draft, chosen: np.ndarray) -> Doubles:
         with np.errstate(invalid="ignore", over="ignore"):
             found = cosine_rows(embed(model, self.rows[chosen], fuse=self.fuse), self.reference[chosen])
         return np.where(np.isfinite(found), found, -1.0)
 
 
-def embed(model: onnx.ModelProto, rows: np.ndarray, *, fuse: bool = True) -> Floats:
+def embed(model: Draft, rows: np.ndarray, *, fuse: bool = True) -> Floats:
     """The embeddings of `rows`, or their maps in one row each: (N, ...) -> (N, D). `fuse` as in `open_graph`."""
+    if not isinstance(model, onnx.ModelProto):
+        return model(rows)
     session = open_graph(model, fuse=fuse)
     (source,) = (item.name for item in session.get_inputs())
     parts = [session.run(None, {source: rows[start : start + ROWS]})[0] for start in range(0, len(rows), ROWS)]

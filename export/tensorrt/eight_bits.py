@@ -8,8 +8,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from clip_edge.errors import UsageError
-from clip_edge.export.calibration import Calibration, judged_rows, measured_rows
+from clip_edge.export.calibration import judged_rows, measured_rows
 from clip_edge.export.job import Job
 from clip_edge.export.quantize.graph import Graph, WeightLayer, weight_layers
 from clip_edge.export.quantize.judge import Judge, choose_kept
@@ -32,12 +31,11 @@ def eight_bits(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quant
     cosine by less than the margin.
 
     Raises:
-        UsageError: no calibration data: made-up ranges give a model that looks right and is wrong.
         ExportError: not even one 8-bit layer keeps the tolerance.
     """
-    calibration = _calibration(job)
+    assert job.calibration is not None  # `refuse_unmeasured` saw to it
     dtype = job.declaration.input_dtype
-    measured, judged = measured_rows(job, calibration).astype(dtype), judged_rows(job).astype(dtype)
+    measured, judged = measured_rows(job, job.calibration).astype(dtype), judged_rows(job).astype(dtype)
     layers = weight_layers(Graph(model))
     reasons = refusals(model, layers)
     candidates = [layer.name for layer in layers if layer.name not in reasons]
@@ -55,15 +53,6 @@ def eight_bits(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quant
     lowered = to_half(build([name for name in candidates if name not in kept]))
     ratios = _ratios(model, [layer for layer in layers if layer.name in candidates], ranges, job, measured)
     return lowered, _report(job, model, layers, reasons, ratios, float(judge.cosines(lowered).min()))
-
-
-def _calibration(job: Job) -> Calibration:
-    if job.calibration is None:
-        raise UsageError(
-            f"{job.precision} for target `{job.target.folder}` needs calibration data",
-            hint="name pictures and sentences of the kind that the model will see: --calibration DATA",
-        )
-    return job.calibration
 
 
 def refusals(model: onnx.ModelProto, layers: Collection[WeightLayer]) -> dict[str, str]:

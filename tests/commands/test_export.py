@@ -76,3 +76,19 @@ def test_int8_for_one_kind_of_processor(
     told = capsys.readouterr().out
     assert "weights int8 in -127..127" in told
     assert "without it sums saturate and the embedding is another (--machine x86-vnni)" in told
+
+
+@pytest.mark.parametrize(
+    ("target", "precision"), [("onnx", "int8"), ("trt", "int8"), ("trt", "fp8"), ("coreml", "w8a8")]
+)
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_ranges_without_data_are_refused_before_the_model_is_read(
+    target: str, precision: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", str(tmp_path / "no-student"), "--target", target, "--precision", precision, *options]
+    assert main([*words, "--out", str(tmp_path / "bundle")]) == 2
+    assert capsys.readouterr().err == (
+        f"error: precision `{precision}` of target `{target}` measures ranges on your own data; none was given\n\n"
+        "hint: add --calibration DATA, pictures and sentences like those in use: random ranges would rank wrongly\n"
+    )
+    assert list(tmp_path.iterdir()) == []

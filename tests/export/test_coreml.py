@@ -253,14 +253,6 @@ def job_for(source: Exportable, tower: Tower, module: nn.Module, precision: Prec
     return Job(tower, module.eval(), probe, source, TARGETS["coreml"], precision, None, SILENT)
 
 
-def test_activations_are_not_scaled_by_guessing(tiny_student: Path, tmp_path: Path) -> None:
-    source = load_source(tiny_student)
-    with pytest.raises(ConfigError) as caught:
-        write_tower(job_for(source, "image", source.image, "w8a8"), tmp_path / "x.mlpackage")
-    assert caught.value.what == "precision `w8a8` measures activations on your own data; none was given"
-    assert not list(tmp_path.iterdir())
-
-
 class Loud(nn.Module):
     """A tower whose middle does not fit into fp16, though its result does."""
 

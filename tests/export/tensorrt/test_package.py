@@ -130,14 +130,6 @@ def test_the_report_names_every_layer_and_why(tiny_trt_bundle: Path) -> None:
     assert {layer.name for layer in report.layers if layer.reason.startswith("embedding")} == {"text.token_embedding"}
 
 
-def test_8_bits_without_calibration_are_refused(tiny_student: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as caught:
-        export(tiny_student, [Request("trt", "int8")], tmp_path / "out")
-    assert caught.value.exit_code == 2
-    assert caught.value.what == "int8 for target `trt` needs calibration data"
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_an_unknown_gpu_is_refused(tiny_student: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx_bindings")
     with pytest.raises(UsageError, match="unknown compute capability: `sm90`") as caught:
