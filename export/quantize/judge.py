@@ -51,7 +51,7 @@ class Judge:
 def embed(model: Draft, rows: np.ndarray, *, fuse: bool = True) -> Floats:
     """The embeddings of `rows`, or their maps in one row each: (N, ...) -> (N, D). `fuse` as in `open_graph`."""
     if not isinstance(model, onnx.ModelProto):
-        return model(rows)
+        return model(rows).reshape(len(rows), -1)
     session = open_graph(model, fuse=fuse)
     (source,) = (item.name for item in session.get_inputs())
     parts = [session.run(None, {source: rows[start : start + ROWS]})[0] for start in range(0, len(rows), ROWS)]
