@@ -169,7 +169,7 @@ def run(
                     texts = batches.encode_texts(model.student, captions.flatten(0, 1))  # (b T, L) -> (b T, D)
                 else:
                     texts, words = batches.encode_texts_and_words(model.student, captions.flatten(0, 1))
-                    of_first = words.unflatten(0, captions.shape[:2])[:, 0]  # (b T, L, W) -> (b, L, W)
+                    of_first = words.view(*captions.shape[:2], *words.shape[1:])[:, 0]  # (b T, L, W) -> (b, L, W)
                     found += model.align(maps[-1], of_first, text.is_word(first), config.tokens.matching)
                 if model.guess is not None:
                     seen = [one.detach() for one in maps] if config.words.detach_image else maps
