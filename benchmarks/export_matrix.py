@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -230,8 +231,10 @@ def save(
     """Both files, whole; cells that were not measured yet are named below the table."""
     rows = [known[key] for key in wanted if key in known]
     write_file(args.out, json.dumps({"settings": settings, "cells": [asdict(row) for row in rows]}, indent=1).encode())
+    empty = [cell for key, (cell, _) in wanted.items() if key not in known]
     missing = [
-        f"{cell.model} ({cell.target} {cell.precision})" for key, (cell, _) in wanted.items() if key not in known
+        f"{model} ({target} {', '.join(cell.precision for cell in cells)})"
+        for (model, target), cells in groupby(empty, lambda cell: (cell.model, cell.target))
     ]
     write_file(args.page, page(rows, missing, settings).encode())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_edge.benchmarks.export_matrix import COLUMNS, MODELS, TRAINED, Cell, cells_of, measure, page
+from clip_edge.benchmarks.export_matrix import COLUMNS, MODELS, TRAINED, Cell, cells_of, measure, page, save
 
 SETTINGS = {"memory_mb": 6000, "time_s": 60.0}
 
@@ -36,3 +36,17 @@ def test_the_page_shows_figures_reasons_and_what_is_missing() -> None:
     assert "| b | onnx | int8 | – [1] | | – [1] | | 0 |" in text
     assert "[1] too large" in text
     assert text.endswith("Not measured yet, for want of time: c (onnx int4).\n")
+
+
+def test_what_is_missing_is_named_once_for_each_model_and_target(tmp_path: Path) -> None:
+    args = argparse.Namespace(student=Path("run"), out=tmp_path / "m.json", page=tmp_path / "m.md")
+    wanted = cells_of(args)
+    known = {key: cell for key, (cell, _) in wanted.items() if cell.model != "ViT-B/16" or cell.precision == "fp32"}
+    for cell in known.values():
+        cell.reason = "too large"
+    save(args, wanted, known, SETTINGS)
+    last = args.page.read_text().splitlines()[-1]
+    assert last == (
+        "Not measured yet, for want of time: ViT-B/16 (onnx fp16, int8, int4), ViT-B/16 (trt-rtx fp16, int8), "
+        "ViT-B/16 (coreml fp16, int8, pal4)."
+    )
