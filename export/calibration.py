@@ -63,11 +63,19 @@ def load_calibration(path: Path, source: Exportable, *, samples: int = SAMPLES) 
     pixels, texts = [], []
     for turn, index in enumerate(chosen):
         sample = dataset.sample(int(index))
-        pixels.append(to_pixels(open_image(sample.image), source.preprocess))
+        pixels.append(to_pixels(_picture(sample.image, dataset.where(int(index))), source.preprocess))
         captions = [caption for lang in sorted(sample.captions) for caption in sample.captions[lang]]
         texts += captions[turn % len(captions) :][:1] if captions else []
     _check_texts(texts, source.tokenizer, path)
     return Calibration(str(path), np.stack(pixels), source.tokenizer(texts), source.preprocess)
+
+
+def _picture(data: bytes, where: str) -> Image.Image:
+    try:
+        return open_image(data)
+    except DataError as problem:
+        hint = "`clip-edge data check DATA` names every picture that cannot be read"
+        raise DataError(f"a picture to calibrate with: {problem.what}", where=where, hint=hint) from problem
 
 
 def _check_texts(texts: Sequence[str], tokenizer: Tokenizer, path: Path) -> None:
