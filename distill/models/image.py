@@ -55,6 +55,9 @@ def build_trunk(spec: ImageSpec) -> nn.Module:
             where="image.args",
             hint="the arguments are those of timm.create_model",
         ) from problem
+    if spec.stem_padding is not None:
+        stem = next(module for module in trunk.modules() if isinstance(module, nn.Conv2d))
+        stem.padding = (spec.stem_padding, spec.stem_padding)
     if spec.levels is not None:
         _cut(trunk, name, spec.levels)
     if not hasattr(trunk, "head_hidden_size"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -102,7 +102,7 @@ def open_clip(state: State) -> dict[str, Tensor]:
 
 
 def apple(state: State, student: Student) -> dict[str, Tensor]:
-    """A checkpoint in the layout of github.com/apple/ml-mobileclip (S0, S1, S2)."""
+    """A checkpoint in the layout of github.com/apple/ml-mobileclip (S0, S1, S2, B)."""
     renamed = {}
     for name, tensor in state.items():
         block = re.match(r"text_encoder\.transformer\.(\d+)\.", name)
@@ -128,20 +128,25 @@ def apple(state: State, student: Student) -> dict[str, Tensor]:
 
 
 def _apple_image(state: State, student: Student) -> dict[str, Tensor]:
-    """timm knows Apple's names for its MCi towers; the projection, which has no bias there, is ours."""
-    from timm.models.fastvit import checkpoint_filter_fn
+    """timm knows Apple's names for its MCi towers and its ViT; the projection, which has no bias there, is ours."""
+    from timm.models import fastvit, vision_transformer_hybrid
 
-    if "fastvit" not in student.spec.image.tower:
+    prefix = "image_encoder.model."
+    is_vit = "fastvit" not in student.spec.image.tower
+    if is_vit and student.spec.image.stem_padding != 1:
         raise CheckpointError(
             "Apple's ViT pads its first convolution by one pixel and timm's does not: embeddings would differ "
             "(cosine 0.9998 measured)",
             where=f"student {student.spec.name}",
-            hint="load the same model in open_clip's layout: open_clip:FILE",
+            hint="set `stem_padding` to 1 in the student's `image`, or load the same model in open_clip's layout: "
+            "open_clip:FILE",
         )
-    prefix = "image_encoder.model."
+    convert: Callable[..., dict[str, Tensor]] = (
+        vision_transformer_hybrid.checkpoint_filter_fn if is_vit else fastvit.checkpoint_filter_fn
+    )
     trunk = {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
-    projection = trunk.pop(prefix + "head.proj", None)  # (F, D)
-    converted = checkpoint_filter_fn(trunk, student.image.trunk)  # type: ignore[no-untyped-call]
+    projection = trunk.pop(prefix + ("classifier.proj" if is_vit else "head.proj"), None)  # (F, D)
+    converted = convert(trunk, student.image.trunk)
     renamed = {"image.trunk." + name: tensor for name, tensor in converted.items()}
     if projection is not None:
         renamed["image.projection.weight"] = projection.T

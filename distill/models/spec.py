@@ -69,7 +69,8 @@ class ImageSpec:
     """The image tower: a timm trunk that pools to (B, F), then a projection to (B, D).
 
     `tower` is `timm:NAME` and `args` go to timm as they stand; `levels` keeps only that many of its feature levels
-    (each halves the resolution) and averages over the last one. `projection` is `"linear"`, `"mlp"` (two layers,
+    (each halves the resolution) and averages over the last one. `stem_padding` is how many pixels the first convolution
+    pads by, where that is not timm's number (Apple's MobileCLIP-B: 1). `projection` is `"linear"`, `"mlp"` (two layers,
     `hidden` wide, GELU between) or `"none"`; with `head` the trunk gives a feature map and a CLIP head replaces the
     projection. `init` names weights that the trunk starts from (`weights.LOADERS`). `size` to `std` say how a
     picture becomes its input (`PreprocessSpec`).
@@ -79,6 +80,7 @@ class ImageSpec:
     size: int
     args: dict[str, Any] = field(default_factory=dict)
     levels: int | None = None
+    stem_padding: int | None = None
     resize: Literal["shortest", "squash"] = "shortest"
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -98,6 +100,8 @@ class ImageSpec:
         _check_range("hidden", self.hidden, 1, MAX_WIDTH)
         if self.levels is not None:
             _check_range("levels", self.levels, 1, MAX_DEPTH)
+        if self.stem_padding is not None:
+            _check_range("stem_padding", self.stem_padding, 0, 64)
         self.preprocess()
 
     def preprocess(self) -> PreprocessSpec:

@@ -265,4 +265,81 @@ def test_apple_vit_is_refused(tmp_path: Path) -> None:
     torch.save({"image_encoder.model.x": torch.zeros(1)}, tmp_path / "b.pt")
     with pytest.raises(CheckpointError, match="pads its first convolution by one pixel") as caught:
         load_weights(student, f"apple:{tmp_path / 'b.pt'}")
-    assert caught.value.hint == "load the same model in open_clip's layout: open_clip:FILE"
+    assert caught.value.hint == (
+        "set `stem_padding` to 1 in the student's `image`, or load the same model in open_clip's layout: open_clip:FILE"
+    )
+
+
+@torch.no_grad()
+def test_apple_layout_of_b_gives_the_same_features() -> None:
+    spec = load_spec("mobileclip-b")
+    image = dataclasses.replace(spec.image, stem_padding=1, args={"depth": 1, "num_heads": 4})
+    text = dataclasses.replace(spec.text, width=32, depth=1, heads=4)
+    ours = build_student(dataclasses.replace(spec, embed_dim=24, image=image, text=text), clip_tokenizer()).eval()
+    state = apple_vit_state(width=768, embed_dim=24)
+    tower = {name: value for name, value in layouts.apple(state, ours).items() if name.startswith("image.")}
+    ours.image.load_state_dict({name.removeprefix("image."): value for name, value in tower.items()}, strict=True)
+    pixels = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(ours.image(pixels), apple_vit(state, pixels, heads=4), atol=1e-3, rtol=1e-3)
+
+
+def apple_vit_state(width: int, embed_dim: int) -> dict[str, Tensor]:
+    """Random weights under the names that Apple's MobileCLIP-B file has for its image tower, with one block."""
+    generator = torch.Generator().manual_seed(3)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator) * 0.05
+
+    def norm(at: str, channels: int) -> dict[str, Tensor]:
+        return {f"{at}.weight": 1 + draw(channels), f"{at}.bias": draw(channels)}
+
+    def layer(at: str, *shape: int) -> dict[str, Tensor]:
+        return {f"{at}.weight": draw(*shape), f"{at}.bias": draw(shape[0])}
+
+    small, block, state = width // 4, "transformer.0", {}
+    for place, channels in (("patch_emb.0.block", 3), ("patch_emb.1.block", small)):
+        kernel = 4 if channels == 3 else 2
+        state |= {f"{place}.conv.weight": draw(small, channels, kernel, kernel)}
+        state |= norm(f"{place}.norm", small)
+        state |= {f"{place}.norm.running_mean": draw(small), f"{place}.norm.running_var": 1 + draw(small).abs()}
+        state |= {f"{place}.norm.num_batches_tracked": torch.tensor(1)}
+    state |= layer("patch_emb.2.block.conv", width, small, 2, 2)
+    state |= {"cls_token": draw(1, 1, width), "pos_embed.pos_embed.pos_embed": draw(1, 1, 196, width)}
+    state |= norm(f"{block}.pre_norm_mha.0", width) | norm(f"{block}.pre_norm_ffn.0", width)
+    state |= layer(f"{block}.pre_norm_mha.1.qkv_proj", 3 * width, width)
+    state |= layer(f"{block}.pre_norm_mha.1.out_proj", width, width)
+    state |= layer(f"{block}.pre_norm_ffn.1", 4 * width, width) | layer(f"{block}.pre_norm_ffn.4", width, 4 * width)
+    state |= norm("post_transformer_norm", width) | {"classifier.proj": draw(width, embed_dim)}
+    return {f"image_encoder.model.{name}": value for name, value in state.items()}
+
+
+def apple_vit(state: dict[str, Tensor], pixels: Tensor, heads: int) -> Tensor:
+    """What that tower computes, written from its description: only the first convolution pads."""
+    weights = {name.removeprefix("image_encoder.model."): value for name, value in state.items()}
+
+    def of(at: str, *kinds: str) -> list[Tensor]:
+        return [weights[f"{at}.{kind}"] for kind in kinds]
+
+    def layer_norm(x: Tensor, at: str) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], *of(at, "weight", "bias"))
+
+    def linear(x: Tensor, at: str) -> Tensor:
+        return F.linear(x, *of(at, "weight", "bias"))
+
+    x = pixels
+    for index, (stride, padding) in enumerate(((4, 1), (2, 0))):
+        at = f"patch_emb.{index}.block"
+        x = F.conv2d(x, weights[f"{at}.conv.weight"], stride=stride, padding=padding)
+        x = F.gelu(F.batch_norm(x, *of(f"{at}.norm", "running_mean", "running_var", "weight", "bias")))
+    x = F.conv2d(x, *of("patch_emb.2.block.conv", "weight", "bias"), stride=2).flatten(2).transpose(1, 2)
+    x = torch.cat([weights["cls_token"], x + weights["pos_embed.pos_embed.pos_embed"][0]], dim=1)
+    q, k, v = linear(layer_norm(x, "transformer.0.pre_norm_mha.0"), "transformer.0.pre_norm_mha.1.qkv_proj").chunk(
+        3, -1
+    )
+    split = [one.unflatten(-1, (heads, -1)).transpose(1, 2) for one in (q, k, v)]  # (B, L, W) -> (B, H, L, W/H)
+    scores = split[0] @ split[1].transpose(-1, -2) / split[0].shape[-1] ** 0.5
+    mixed = (scores.softmax(-1) @ split[2]).transpose(1, 2).flatten(2)
+    x = x + linear(mixed, "transformer.0.pre_norm_mha.1.out_proj")
+    hidden = F.gelu(linear(layer_norm(x, "transformer.0.pre_norm_ffn.0"), "transformer.0.pre_norm_ffn.1"))
+    x = layer_norm(x + linear(hidden, "transformer.0.pre_norm_ffn.4"), "post_transformer_norm")
+    return x[:, 0] @ weights["classifier.proj"]
