@@ -117,7 +117,7 @@ def test_classification(student: Path, tiny_emoji: Path, capsys: pytest.CaptureF
         (("--lang", "en,xx"), "no captions in language `xx` in openmoji-scenes\n\nhint: it has: en, zh"),
         (
             ("--task", "retreive"),
-            "unknown task: `retreive`\n\nhint: did you mean `retrieve`? known: classify, retrieve",
+            "unknown task: `retreive`\n\nhint: did you mean `retrieve`? known: classify, retrieve, segment",
         ),
         (
             ("--task", "classify", "--template", "a photo"),

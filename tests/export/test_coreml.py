@@ -299,7 +299,9 @@ def test_an_operation_that_core_ml_lacks_is_named(tiny_student: Path, tmp_path: 
     assert "bessel_j0" in caught.value.what
 
 
-def test_every_precision_can_be_asked_for_on_the_command_line(tiny_student: Path, tmp_path: Path) -> None:
+def test_every_precision_can_be_asked_for_on_the_command_line(
+    tiny_student: Path, tiny_emoji: Path, tmp_path: Path
+) -> None:
     from clip_edge.cli import main
 
     for precision in TARGETS["coreml"].precisions:
@@ -312,6 +314,8 @@ def test_every_precision_can_be_asked_for_on_the_command_line(tiny_student: Path
                 "coreml",
                 "--precision",
                 precision,
+                "--calibration",
+                str(tiny_emoji),
                 "--dry-run",
                 "--out",
                 out,
