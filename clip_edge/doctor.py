@@ -72,6 +72,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "reinforce": ("distill",),
     "distill": ("distill",),
     "eval": ("distill",),
+    "vocab": ("distill",),
     "export": ("distill", "export"),
     "demo": ("distill", "export", "bench"),
 }

@@ -23,7 +23,7 @@ def read_corpus(files: Sequence[Path], langs: Sequence[str]) -> dict[str, list[s
         UsageError: neither files nor languages, or a language that the built-in data does not have.
         DataError: a file that cannot be read, or is no UTF-8.
     """
-    found = {str(path): _sentences(path) for path in files}
+    found = {path.name: _sentences(path) for path in files}  # names alone: they travel with the student
     found |= {lang: builtin_sentences(lang) for lang in langs}
     found = {name: list(dict.fromkeys(filter(None, texts))) for name, texts in found.items()}
     if not any(found.values()):
@@ -52,9 +52,10 @@ def builtin_sentences(lang: str) -> list[str]:
 def _sentences(path: Path) -> list[str]:
     if path.suffix == ".txt":
         try:
-            return [line.strip() for line in read_bounded(path, MAX_CORPUS_BYTES, error=DataError).decode().split("\n")]
+            text = read_bounded(path, MAX_CORPUS_BYTES, error=DataError).decode("utf-8-sig")
         except UnicodeDecodeError as problem:
             raise DataError("not UTF-8", where=path, hint="one sentence on each line, in UTF-8") from problem
+        return [line.strip() for line in text.split("\n")]
     return list(_captions(path))
 
 

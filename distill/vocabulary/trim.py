@@ -6,7 +6,7 @@ What is kept, by kind of model:
 * WordPiece: the pieces that were used, and single characters. The longest piece that fits is taken; if it stays, and
   only others go, it is taken again.
 * Unigram: the same, and the piece of the lowest score, from which the cost of an unknown character is derived.
-New ids keep the order of the old ones. Nothing here is taken on trust: `model.trim_model` compares both on the corpus.
+New ids keep the order of the old ones. Nothing here is taken on trust: `model.prove` compares both on the corpus.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from clip_edge.errors import CheckpointError
 from clip_edge.tokenizer import CLEANERS, Tokenizer
 
 Table = dict[str, Any]
-WORD_START = "▁"  # SentencePiece's mark
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def _of_pieces(table: Table, tokenizer: Tokenizer, texts: Sequence[str], used: s
     single = set()
     for token, index in model["vocab"].items():
         char = token.removeprefix(prefix)
-        if len(char) == 1 and script(char) in scripts and not (token != char and script(char) == "CJK"):
+        if len(char) == 1 and _is_kept(char, scripts) and not (token != char and script(char) == "CJK"):
             single.add(index)
     return used | single | {model["vocab"][model["unk_token"]]}
 
@@ -148,13 +147,18 @@ def _of_unigram(
     single = {
         index
         for index, (piece, _) in enumerate(pieces)
-        if _is_byte(piece) or (len(piece) == 1 and (piece == WORD_START or script(piece) in scripts))
+        if _is_byte(piece) or (len(piece) == 1 and _is_kept(piece, scripts))
     }
     return used | single | {lowest, *([] if model.get("unk_id") is None else [model["unk_id"]])}
 
 
 Keep = Callable[[Table, Tokenizer, Sequence[str], set[int], set[str]], set[int]]
 KINDS: dict[str, Keep] = {"BPE": _of_bpe, "WordPiece": _of_pieces, "Unigram": _of_unigram}
+
+
+def _is_kept(char: str, scripts: set[str]) -> bool:
+    """A letter of a writing that the corpus uses, or no letter at all: digits and marks belong to every language."""
+    return unicodedata.category(char)[0] != "L" or script(char) in scripts
 
 
 def _is_byte(token: str) -> bool:

@@ -13,7 +13,7 @@ from clip_edge.errors import DataError, UsageError
 def test_lines_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "lines.txt"
     path.write_text("a cat\n\n  a dog \r\na cat\n")
-    assert read_corpus([path], []) == {str(path): ["a cat", "a dog"]}
+    assert read_corpus([path], []) == {path.name: ["a cat", "a dog"]}
 
 
 def test_captions_of_a_data_set(tiny_emoji: Path) -> None:
