@@ -6,6 +6,7 @@ python -m clip_edge.benchmarks.sam_clip.page --out docs/benchmarks
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
@@ -111,7 +112,8 @@ def _goals(results: dict[str, Any]) -> str:
         ("the CLIP teacher's accuracy of names", "names, top-1", namer),
         ("the mask teacher's IoU by box", "outlines by box, IoU", outliner),
     ):
-        share = mean(_values(merged, FIGURES[name])) / mean(_values(teacher, FIGURES[name]))
+        whole = mean(_values(teacher, FIGURES[name]))
+        share = mean(_values(merged, FIGURES[name])) / whole if whole else math.nan  # of a teacher that knows nothing
         lines.append(f"| {100 * KEEPS:.0f} % of {what} | {100 * share:.1f} % | {_verdict(share >= KEEPS)} |")
     for title, name in (
         ("", "found by name, mIoU: CLIP head"),
