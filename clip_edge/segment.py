@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from clip_edge.graphs import BOTTOM_RIGHT, INSIDE, TOP_LEFT
 from clip_edge.numerics import Floats
 from clip_edge.preprocess import PreprocessSpec
 
@@ -133,7 +134,7 @@ def refine(scores: Floats, decode: Decode, frame: Frame, *, background: int = 0)
         return labels
     prompts = [_prompt(region, scores[word]) for word, region in regions]
     points = np.array(prompts, np.float32)  # (R, 3, 2)
-    logits, _ = decode(points, np.tile(np.array([2, 3, 1], np.int64), (len(prompts), 1)))
+    logits, _ = decode(points, np.tile(np.array([TOP_LEFT, BOTTOM_RIGHT, INSIDE], np.int64), (len(prompts), 1)))
     refined = np.full_like(labels, NOTHING) if background else labels.copy()
     best = np.full(labels.shape, 0.0, np.float32)
     for (word, region), answers in zip(regions, logits, strict=True):

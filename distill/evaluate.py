@@ -176,6 +176,12 @@ def classification(
     }
 
 
+def evenly(count: int, limit: int | None) -> list[int]:
+    """At most `limit` of `count` samples, spread over all of them: class folders are sorted by class."""
+    wanted = count if limit is None else min(limit, count)
+    return [i * count // wanted for i in range(wanted)]
+
+
 def embed_dataset(
     loaded: Measurable,
     dataset: DataSet,
@@ -189,8 +195,8 @@ def embed_dataset(
     Raises:
         DataError: no picture can be read.
     """
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    chosen = [i * len(dataset) // count for i in range(count)]  # evenly: class folders are sorted by class
+    chosen = evenly(len(dataset), limit)
+    count = len(chosen)
     batches = [chosen[i : i + batch_size] for i in range(0, count, batch_size)]
     rows: list[Floats] = []
     kept: list[Sample] = []

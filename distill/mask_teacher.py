@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clip_edge.distill.models.masks import TOP_LEFT
 from clip_edge.distill.models.spec import Licence
 from clip_edge.distill.teacher import weights_sha256
 from clip_edge.errors import CheckpointError, ConfigError, UnavailableError, UsageError
+from clip_edge.graphs import TOP_LEFT
 from clip_edge.preprocess import Bytes, PreprocessSpec, normalize
 
 HF = "hf:"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_edge.console import SILENT, Console
-from clip_edge.distill.data.masks import Objects, box_prompt, point_prompt, read_objects
-from clip_edge.distill.data.samples import DataSet
+from clip_edge.distill.data.masks import Objects, box_prompt, point_prompt, scene_batches
+from clip_edge.distill.data.samples import DataSet, Sample
+from clip_edge.distill.evaluate import evenly
 from clip_edge.distill.losses.masks import mask_iou
 from clip_edge.distill.mask_teacher import Answer, outline
 from clip_edge.errors import ConfigError, DataError
-from clip_edge.images import open_image
-from clip_edge.preprocess import Bytes, PreprocessSpec, normalize, to_pixels
+from clip_edge.preprocess import PreprocessSpec, normalize
 
 PROMPTS = ("box", "point")
 
@@ -57,14 +57,15 @@ def prompted_iou(
         DataError: no picture with an object that can be read.
     """
     model = answer or _own(loaded.student)
-    places = _spread(len(dataset), limit)
+    device = next(loaded.student.parameters()).device
+    places = evenly(len(dataset), limit)
     found: dict[str, list[Tensor]] = {kind: [] for kind in PROMPTS}
     skipped: list[dict[str, str]] = []
     images = 0
     with console.progress("outline", len(places), "pictures") as meter, torch.inference_mode():
-        for pixels, objects, numbers in _batches(dataset, places, loaded.preprocess, batch_size, skipped):
+        for pixels, objects, numbers in scene_batches(dataset, places, loaded.preprocess, batch_size, _shown, skipped):
             images += len(pixels)
-            seen = torch.from_numpy(normalize(pixels, loaded.preprocess))
+            seen = torch.from_numpy(normalize(pixels, loaded.preprocess)).to(device)
             for kind in PROMPTS:
                 found[kind] += _measure(model, seen, objects, numbers, kind)
             meter.advance(len(pixels))
@@ -87,36 +88,10 @@ def _own(student: Any) -> Callable[[Tensor, Tensor, Tensor], Answer]:
     return lambda pixels, points, labels: outline(student.masks, student.image.trunk(pixels), points, labels)
 
 
-def _spread(count: int, limit: int | None) -> list[int]:
-    wanted = count if limit is None else min(limit, count)
-    return [i * count // wanted for i in range(wanted)]
-
-
-def _batches(
-    dataset: DataSet, places: list[int], spec: PreprocessSpec, batch_size: int, skipped: list[dict[str, str]]
-) -> Iterator[tuple[Bytes, list[Objects], list[int]]]:
-    """Pictures (B, S, S, 3), their objects and their numbers; what cannot be read or shows nothing is `skipped`."""
-    pixels: list[Bytes] = []
-    objects: list[Objects] = []
-    numbers: list[int] = []
-    for i in places:
-        try:
-            sample = dataset.sample(i)
-            image = open_image(sample.image)
-            shown = read_objects(sample, image.size, spec)
-            if not len(shown.masks):
-                raise DataError("the mask shows no object")
-        except DataError as problem:
-            skipped.append({"key": dataset.keys[i], "reason": problem.what})
-            continue
-        pixels.append(to_pixels(image, spec))
-        objects.append(shown)
-        numbers.append(i)
-        if len(pixels) == batch_size:
-            yield np.stack(pixels), objects, numbers
-            pixels, objects, numbers = [], [], []
-    if pixels:
-        yield np.stack(pixels), objects, numbers
+def _shown(sample: Sample, objects: Objects) -> Objects:
+    if not len(objects.masks):
+        raise DataError("the mask shows no object")
+    return objects
 
 
 def _measure(
@@ -135,7 +110,8 @@ def _measure(
             rng = np.random.default_rng((0, number, column))
             at, what = box_prompt(mask) if kind == "box" else point_prompt(mask, rng)
             points[row, column], labels[row, column] = torch.from_numpy(at), torch.from_numpy(what)
-    logits, quality = model(pixels, points, labels)  # (B K, 3, M, M), (B K, 3)
+    answers = model(pixels, points.to(pixels.device), labels.to(pixels.device))
+    logits, quality = (one.float().cpu() for one in answers)  # (B K, 3, M, M), (B K, 3)
     best = logits[torch.arange(len(logits)), quality.argmax(1)]  # (B K, M, M)
     best = best.reshape(-1, count, *best.shape[1:])
     size = pixels.shape[-2:]

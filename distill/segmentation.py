@@ -7,7 +7,7 @@ compete with the classes, and one over the pixels of objects alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,18 +16,17 @@ import numpy.typing as npt
 import torch
 
 from clip_edge.console import SILENT, Console
-from clip_edge.distill.data.masks import read_objects
-from clip_edge.distill.data.samples import ClassInfo, DataSet, Sample
+from clip_edge.distill.data.masks import Objects, scene_batches
+from clip_edge.distill.data.samples import ClassInfo, DataSet
 from clip_edge.distill.data.scenes import COLOURS
-from clip_edge.distill.evaluate import UNDETERMINED, Measurable, embed_classes, embed_texts, measuring
+from clip_edge.distill.evaluate import UNDETERMINED, Measurable, embed_classes, embed_texts, evenly, measuring
 from clip_edge.distill.models.dense import encode_map, patch_embeds
 from clip_edge.distill.models.student import Student
 from clip_edge.distill.outlines import prompted_iou
 from clip_edge.distill.templates import templates_for
 from clip_edge.errors import ConfigError, DataError
-from clip_edge.images import open_image
 from clip_edge.numerics import Floats
-from clip_edge.preprocess import Bytes, normalize, to_pixels
+from clip_edge.preprocess import Bytes, normalize
 from clip_edge.segment import NOTHING, Decode, Frame, Labels, class_scores, frame_of, label_map, refine
 
 BACKGROUND = ("background", *(f"{colour} background" for colour in COLOURS))
@@ -122,10 +121,12 @@ def segmentation(
         ways["both_heads"] = _Tallies(len(words))
     skipped: list[dict[str, str]] = []
     images, shape = 0, (0, 0)
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    rows = [i * len(dataset) // count for i in range(count)]
+    rows = evenly(len(dataset), limit)
+    count = len(rows)
     with console.progress("find by name", count, "pictures") as meter:
-        for pixels, truths in _batches(loaded, dataset, rows, position, batch_size, skipped):
+        for pixels, truths, _ in scene_batches(
+            dataset, rows, loaded.preprocess, batch_size, lambda _, objects: _truth(objects, position), skipped
+        ):
             images += len(pixels)
             shape = _count(loaded, pixels, truths, named, ways)
             meter.advance(len(pixels))
@@ -192,36 +193,8 @@ def _candidates(dataset: DataSet, lang: str) -> dict[str, str]:
     return named
 
 
-def _batches(
-    loaded: Measurable,
-    dataset: DataSet,
-    rows: Sequence[int],
-    position: dict[str, int],
-    batch_size: int,
-    skipped: list[dict[str, str]],
-) -> Iterator[tuple[Bytes, list[Labels]]]:
-    """Square pictures (B, S, S, 3) and true label maps (S, S); what cannot be used goes to `skipped`."""
-    pixels: list[Bytes] = []
-    truths: list[Labels] = []
-    for i in rows:
-        try:
-            sample = dataset.sample(i)
-            image = open_image(sample.image)
-            truths.append(_truth(sample, image.size, loaded, position))
-            pixels.append(to_pixels(image, loaded.preprocess))
-        except DataError as problem:
-            skipped.append({"key": dataset.keys[i], "reason": problem.what})
-            continue
-        if len(pixels) == batch_size:
-            yield np.stack(pixels), truths
-            pixels, truths = [], []
-    if pixels:
-        yield np.stack(pixels), truths
-
-
-def _truth(sample: Sample, size: tuple[int, int], loaded: Measurable, position: dict[str, int]) -> Labels:
+def _truth(objects: Objects, position: dict[str, int]) -> Labels:
     """(S, S): the class of every pixel, -1 for the background; an empty mask is all background."""
-    objects = read_objects(sample, size, loaded.preprocess)
     truth = np.full(objects.masks.shape[1:], NOTHING, np.int16)
     for mask, id_ in zip(objects.masks, objects.classes, strict=True):
         if id_ not in position:
@@ -244,7 +217,8 @@ def _decoder(student: Student, feature_map: torch.Tensor) -> Decode:
         assert student.masks is not None  # its caller looked
         with torch.inference_mode():
             seen = feature_map.expand(len(points), -1, -1, -1)
-            logits, quality = student.masks(seen, torch.from_numpy(points), torch.from_numpy(labels))
+            asked = (torch.from_numpy(one).to(feature_map.device) for one in (points, labels))
+            logits, quality = student.masks(seen, *asked)
         return logits.float().cpu().numpy(), quality.float().cpu().numpy()
 
     return decode

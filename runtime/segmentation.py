@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clip_edge.errors import UsageError
-from clip_edge.graphs import GraphName
+from clip_edge.graphs import BOTTOM_RIGHT, INSIDE, OUTSIDE, PADDING, TOP_LEFT, GraphName
 from clip_edge.preprocess import Floats
 from clip_edge.segment import Box, Frame, Labels, Mask, class_scores, label_map, refine, seen, to_picture
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from clip_edge.runtime.backends import RunGraph
 
 BACKGROUND = ("background", "an empty background", "nothing")  # words that stand for what no word names
-PADDING, OUTSIDE, INSIDE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3  # what a point is to the mask decoder
 LEAST_POINTS = 2  # of a row of prompts: a box has two
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from clip_edge.distill.data.samples import Sample
+from clip_edge.distill.data.samples import DataSet, Sample
 from clip_edge.errors import DataError
+from clip_edge.graphs import BOTTOM_RIGHT, INSIDE, PADDING, TOP_LEFT
 from clip_edge.images import open_image
-from clip_edge.preprocess import Floats, PreprocessSpec, resize_and_crop
+from clip_edge.preprocess import Bytes, Floats, PreprocessSpec, resize_and_crop, to_pixels
 
+T = TypeVar("T")
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int64]
 
 MODES = ("1", "L", "P")  # of Pillow: one number of at most 8 bits for each pixel
-PADDING, INSIDE, TOP_LEFT, BOTTOM_RIGHT = -1, 1, 2, 3  # what a point of a prompt is, as SAM numbers it
 PROMPT_POINTS = 2  # a box takes two points; a prompt of one point is padded
 
 
@@ -51,6 +54,38 @@ def read_objects(sample: Sample, size: tuple[int, int], spec: PreprocessSpec) ->
     shown = [number for number in np.unique(pixels).tolist() if number > 0]
     masks = np.stack([pixels == number for number in shown]) if shown else np.zeros((0, *pixels.shape), bool)
     return Objects(masks, tuple(sample.objects[number - 1] if sample.objects else None for number in shown))
+
+
+def scene_batches(
+    dataset: DataSet,
+    places: Sequence[int],
+    spec: PreprocessSpec,
+    batch_size: int,
+    use: Callable[[Sample, Objects], T],
+    skipped: list[dict[str, str]],
+) -> Iterator[tuple[Bytes, list[T], list[int]]]:
+    """Square pictures (B, S, S, 3), what `use` makes of their objects, and their numbers in the data set.
+
+    What cannot be read, or is refused by `use` with a DataError, goes to `skipped` as {key, reason}.
+    """
+    pixels: list[Bytes] = []
+    used: list[T] = []
+    numbers: list[int] = []
+    for i in places:
+        try:
+            sample = dataset.sample(i)
+            image = open_image(sample.image)
+            used.append(use(sample, read_objects(sample, image.size, spec)))
+        except DataError as problem:
+            skipped.append({"key": dataset.keys[i], "reason": problem.what})
+            continue
+        pixels.append(to_pixels(image, spec))
+        numbers.append(i)
+        if len(pixels) == batch_size:
+            yield np.stack(pixels), used, numbers
+            pixels, used, numbers = [], [], []
+    if pixels:
+        yield np.stack(pixels), used, numbers
 
 
 def box_prompt(mask: Mask, rng: np.random.Generator | None = None, jitter: float = 0.0) -> tuple[Floats, Labels]:

@@ -42,7 +42,7 @@ class PromptBatch:
     images: Tensor  # (B, 3, S, S) float32, normalised
     views: Tensor  # (B, T, T, 3) uint8, what the teacher sees; (B, 0) without a teacher
     points: Tensor  # (B, K, 2, 2) x and y in 0..1
-    labels: Tensor  # (B, K, 2) int64, see `models.masks`
+    labels: Tensor  # (B, K, 2) int64, see `clip_edge.graphs`
     masks: Tensor  # (B, K, M, M) float32, the share of each place that belongs to the object
 
 

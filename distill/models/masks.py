@@ -13,7 +13,6 @@ from clip_edge.distill.models.heads import ChannelNorm, MapTrunk
 from clip_edge.distill.models.spec import MaskSpec
 
 MASKS = 3  # answers to one prompt: the whole, a part, a part of it
-PADDING, OUTSIDE, INSIDE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3  # what a point is
 UPSCALE = 4  # a mask has four times the resolution of the map
 
 

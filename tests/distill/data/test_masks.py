@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from clip_edge.distill.data.masks import BOTTOM_RIGHT, INSIDE, PADDING, TOP_LEFT, box_prompt, point_prompt, read_objects
+from clip_edge.distill.data.masks import box_prompt, point_prompt, read_objects
 from clip_edge.distill.data.readers import open_dataset
 from clip_edge.distill.data.samples import Sample
 from clip_edge.errors import DataError
+from clip_edge.graphs import BOTTOM_RIGHT, INSIDE, PADDING, TOP_LEFT
 from clip_edge.preprocess import PreprocessSpec
 
 SPEC = PreprocessSpec(48)

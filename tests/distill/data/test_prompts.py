@@ -13,8 +13,8 @@ from PIL import Image
 from clip_edge.distill.data.prompts import PromptBatch, PromptSpec, prompt_batches
 from clip_edge.distill.data.readers import open_dataset
 from clip_edge.distill.data.samples import Problem
-from clip_edge.distill.models.masks import INSIDE, PADDING, TOP_LEFT
 from clip_edge.errors import DataError
+from clip_edge.graphs import INSIDE, PADDING, TOP_LEFT
 from clip_edge.preprocess import PreprocessSpec
 
 SPEC = PreprocessSpec(48)

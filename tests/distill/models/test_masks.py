@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip_edge.distill.models.masks import BOTTOM_RIGHT, INSIDE, PADDING, TOP_LEFT, Attention, MaskHead
+from clip_edge.distill.models.masks import Attention, MaskHead
 from clip_edge.distill.models.spec import MaskSpec
+from clip_edge.graphs import BOTTOM_RIGHT, INSIDE, PADDING, TOP_LEFT
 
 SPEC = MaskSpec(width=32, depth=2, heads=2)
 
