@@ -64,6 +64,11 @@ class Rules:
     precision: float = 0.01  # stop when the 95 % interval of the median is within ±1 %
     visit_s: float = 0.5  # rows take turns of this length, so that a slow minute hits them all alike
 
+    @property
+    def limit_s(self) -> float:
+        """How long a row takes at most; `soak` is one long visit."""
+        return max(self.max_duration_s, self.visit_s)
+
 
 COLD_RULES = Rules(
     warmup_s=0.0,
@@ -96,6 +101,12 @@ class Sampler:
     def duration_s(self) -> float:
         """The time measured so far."""
         return sum(self.samples_s)
+
+    @property
+    def used_s(self) -> float:
+        """How much of its time the row has had; a row that is done needs no more."""
+        limit_s = self.rules.limit_s
+        return limit_s if self.finished or self.failure else min(self.duration_s, limit_s)
 
     @property
     def finished(self) -> bool:
@@ -163,8 +174,9 @@ def sample_in_turns(
     neighbour's load falls on all of them, not on the one that happened to run then. A row whose query fails
     keeps the samples that it has and is not visited again. `after_turn` is called between the turns.
     """
-    with console.progress(title, len(samplers), "rows") as meter:
-        waiting = list(samplers)
+    at_most_s = sum(sampler.rules.limit_s for sampler in samplers)
+    with console.progress(title, round(at_most_s), "s") as meter:
+        shown_s, waiting = 0, list(samplers)
         while waiting:
             for sampler in waiting:
                 try:
@@ -173,7 +185,8 @@ def sample_in_turns(
                     sampler.failure = problem.what
                 except Exception as problem:  # an engine's own error is this row's, not the others'
                     sampler.failure = f"unexpected {type(problem).__name__}: {problem}"
-                if sampler.finished or sampler.failure:
-                    meter.advance()
+                used_s = round(sum(sampler.used_s for sampler in samplers))
+                meter.advance(used_s - shown_s)
+                shown_s = used_s
             waiting = [sampler for sampler in waiting if not (sampler.finished or sampler.failure)]
             after_turn()

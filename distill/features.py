@@ -25,6 +25,7 @@ from clip_edge.distill import distributed
 from clip_edge.distill.data.loader import Tokenize, choose_caption, epoch_order, steps_per_epoch
 from clip_edge.distill.data.samples import DataSet, Problem, Sample
 from clip_edge.distill.distributed import Processes
+from clip_edge.distill.models.image import memory_format
 from clip_edge.distill.models.student import Student
 from clip_edge.distill.run_folder import data_hash
 from clip_edge.errors import DataError
@@ -145,6 +146,7 @@ def _compute(
 ) -> dict[str, Tensor]:
     """{"features": (n, F) in fp16 where that can hold them, "readable": (n,) bool}."""
     rows, readable = [], []
+    layout = memory_format(student.image.trunk, device)
     with (
         ThreadPoolExecutor(READERS) as pool,
         console.progress("features of the frozen trunk", len(indices), "pictures") as meter,
@@ -152,7 +154,7 @@ def _compute(
         for batch in _read_ahead(pool, dataset, spec, indices):
             blank = np.zeros((spec.size, spec.size, 3), np.uint8)
             pixels = np.stack([item if isinstance(item, np.ndarray) else blank for item in batch])
-            images = torch.from_numpy(normalize(pixels, spec)).to(device, memory_format=torch.channels_last)
+            images = torch.from_numpy(normalize(pixels, spec)).to(device, memory_format=layout)
             with torch.inference_mode():
                 rows.append(student.image_features(images).float().cpu())
             readable += [isinstance(item, np.ndarray) for item in batch]

@@ -116,7 +116,7 @@ class Run:
         validate = setup.validate(built, self.val_set, self.config.langs, self.config.evaluation.limit, check)
         loop.train(
             training,
-            on_device(stream, self.here.device, self.spec.text, built.tokenizer.spec.eos_id),
+            on_device(stream, self.here.device, built.student),
             embed,
             loss,
             self.config,

@@ -7,7 +7,7 @@ compete with the classes, and one over the pixels of objects alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,23 +122,14 @@ def segmentation(
     skipped: list[dict[str, str]] = []
     images, shape = 0, (0, 0)
     rows = evenly(len(dataset), limit)
-    count = len(rows)
-    with console.progress("find by name", count, "pictures") as meter:
+    with console.progress("find by name", len(rows), "pictures") as meter:
         for pixels, truths, _ in scene_batches(
             dataset, rows, loaded.preprocess, batch_size, lambda _, objects: _truth(objects, position), skipped
         ):
             images += len(pixels)
             shape = _count(loaded, pixels, truths, named, ways)
             meter.advance(len(pixels))
-    if not images:
-        raise DataError(
-            f"no picture of {dataset.name} has a mask that can be used",
-            where=skipped[0]["key"] if skipped else None,
-            hint=f"the first was left out because: {skipped[0]['reason']}" if skipped else None,
-        )
-    if skipped:
-        first = skipped[0]
-        console.warn(f"{len(skipped)} of {count} pictures left out; the first is {first['key']}: {first['reason']}")
+    _tell_skipped(dataset, skipped, images, console)
     figures = {way: tally.figures() for way, tally in ways.items()}
     prompted = None
     if student.masks is not None:
@@ -156,6 +147,19 @@ def segmentation(
         "prompted": prompted,
         "skipped": skipped,
     }
+
+
+def _tell_skipped(dataset: DataSet, skipped: Sequence[Mapping[str, str]], images: int, console: Console) -> None:
+    """Warn of pictures without a mask that can be used, beside `images` that have one; raise DataError for 0."""
+    if not images:
+        raise DataError(
+            f"no picture of {dataset.name} has a mask that can be used",
+            where=skipped[0]["key"] if skipped else None,
+            hint=f"the first was left out because: {skipped[0]['reason']}" if skipped else None,
+        )
+    if skipped:
+        first, count = skipped[0], images + len(skipped)
+        console.warn(f"{len(skipped)} of {count} pictures left out; the first is {first['key']}: {first['reason']}")
 
 
 def _count(

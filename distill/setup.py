@@ -23,6 +23,7 @@ from clip_edge.distill.data.samples import DataSet
 from clip_edge.distill.distributed import Processes
 from clip_edge.distill.loop import Evaluation
 from clip_edge.distill.models.checkpoint import LoadedStudent, save_student
+from clip_edge.distill.models.image import memory_format
 from clip_edge.distill.models.spec import StudentSpec
 from clip_edge.distill.models.student import Student, build_student
 from clip_edge.distill.models.tokenizers import clip_tokenizer, read_tokenizer, train_tokenizer
@@ -65,8 +66,8 @@ def build(spec: StudentSpec, tokenizer: Tokenizer, *, seed: int, here: Processes
     torch.manual_seed(seed)
     student = build_student(spec, tokenizer)
     load_initial(student)
-    student.image.to(memory_format=torch.channels_last)  # 10 to 20 % faster convolutions
-    student.to(here.device)
+    layout = memory_format(student.image.trunk, here.device)
+    student.to(here.device).image.to(memory_format=layout)  # 10 to 20 % faster convolutions
     distributed.same_start(student)
     distributed.synchronise_batchnorm(student, here)
     return LoadedStudent(student, spec, tokenizer, spec.image.preprocess(), folder, {})

@@ -146,13 +146,14 @@ def load_teacher(spec: str, *, device: str | torch.device | None = None) -> Teac
         CheckpointError: weights that cannot be read or do not fit.
         UnavailableError: a package is missing, or weights would have to be downloaded and cannot be.
     """
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if is_pretrained(spec):
         towers = _load_pretrained(spec)
     elif Path(spec).exists():
-        towers = _load_student(spec)
+        towers = _load_student(spec, where)
     else:
         raise UsageError(f"no such teacher: `{spec}`", hint=f"a teacher is a student folder, {FORMS}")
-    return Teacher(spec, towers, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    return Teacher(spec, towers, where)
 
 
 def weights_sha256(model: nn.Module) -> str:
@@ -176,14 +177,16 @@ def _sha256(*parts: bytes) -> str:
     return digest.hexdigest()
 
 
-def _load_student(path: str) -> Towers:
+def _load_student(path: str, device: torch.device) -> Towers:
     from clip_edge.distill.batches import encode_texts
     from clip_edge.distill.models.adapted import inside_image, inside_text, shows_maps
     from clip_edge.distill.models.checkpoint import load_student
+    from clip_edge.distill.models.image import memory_format
 
     loaded = load_student(Path(path))
     student = loaded.student
-    student.image.to(memory_format=torch.channels_last)  # half the time of a depthwise trunk on a CPU
+    layout = memory_format(student.image.trunk, device)
+    student.image.to(memory_format=layout)  # half the time of a depthwise trunk on a CPU
     return Towers(
         model=student,
         image=student.encode_image,

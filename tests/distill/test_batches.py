@@ -76,7 +76,7 @@ def test_words_of_the_same_pass_are_those_of_a_pass_of_their_own(text: TextTower
 
 def test_pictures_come_channels_last() -> None:
     batch = Batch(torch.randn(2, 3, 4, 4), TOKENS, torch.arange(2))
-    (moved,) = batches.on_device(iter([batch]), torch.device("cpu"), TEXT, EOS)
+    (moved,) = batches.on_device(iter([batch]), torch.device("cpu"), student(TEXT))
     assert moved.images.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(moved.images, batch.images)
     assert moved.tokens.shape == (2, 6)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from clip_edge.distill.models.image import ImageTower
-from clip_edge.distill.models.spec import ImageSpec, load_spec
+from clip_edge.distill.models.heads import MapTrunk
+from clip_edge.distill.models.image import ImageTower, build_trunk, memory_format
+from clip_edge.distill.models.spec import HeadSpec, ImageSpec, load_spec
 from clip_edge.errors import ConfigError
 
 
@@ -62,3 +66,33 @@ def test_arguments_that_the_tower_does_not_take() -> None:
     with pytest.raises(ConfigError, match="timm cannot build `resnet10t` with these arguments") as caught:
         ImageTower(ImageSpec("timm:resnet10t", 64, args={"no_such_argument": 3}), 32)
     assert caught.value.where == "image.args"
+
+
+FASTVIT_STEP = """
+import torch
+from clip_edge.distill.models.image import ImageTower, memory_format
+from clip_edge.distill.models.spec import ImageSpec
+
+cpu = torch.device("cpu")
+tower = ImageTower(ImageSpec("timm:fastvit_t8", 96), 16)
+layout = memory_format(tower.trunk, cpu)
+tower.to(memory_format=layout)
+for _ in range(2):
+    tower(torch.randn(4, 3, 96, 96).to(memory_format=layout)).sum().backward()
+print(layout)
+"""
+
+
+def test_fastvit_trains_on_a_cpu() -> None:
+    done = subprocess.run([sys.executable, "-c", FASTVIT_STEP], capture_output=True, text=True)  # it may die
+    assert (done.returncode, done.stdout.strip()) == (0, "torch.contiguous_format"), done.stderr
+
+
+def test_others_compute_with_colours_last() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    small = build_trunk(ImageSpec("timm:mobilenetv3_small_050", 32))
+    fast = build_trunk(ImageSpec("timm:fastvit_t8", 64))
+    mapped = MapTrunk(fast, HeadSpec((2, 3), 16, 1, 2), 64)
+    assert [memory_format(small, device) for device in (cpu, gpu)] == [torch.channels_last] * 2
+    assert [memory_format(fast, device) for device in (cpu, gpu)] == [torch.contiguous_format, torch.channels_last]
+    assert memory_format(mapped, cpu) == torch.contiguous_format
