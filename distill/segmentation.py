@@ -111,11 +111,11 @@ def segmentation(
             "segmentation needs the feature map of a student folder; this model only embeds whole pictures",
             hint="measure the student that it was made from",
         )
-    candidates = _candidates(dataset, lang)
-    words = list(candidates.values())
+    by_class = candidates(dataset, lang)
+    words = list(by_class.values())
     named = embed_classes(loaded, words, tuple(templates) or templates_for(lang), batch_size=batch_size)  # (C, D)
     named = np.concatenate([named, embed_texts(loaded, BACKGROUND)])  # (C + B, D)
-    position = {id_: i for i, id_ in enumerate(candidates)}
+    position = {id_: i for i, id_ in enumerate(by_class)}
     ways = {"clip_head": _Tallies(len(words))}
     if student.masks is not None:
         ways["both_heads"] = _Tallies(len(words))
@@ -124,7 +124,7 @@ def segmentation(
     rows = evenly(len(dataset), limit)
     with console.progress("find by name", len(rows), "pictures") as meter:
         for pixels, truths, _ in scene_batches(
-            dataset, rows, loaded.preprocess, batch_size, lambda _, objects: _truth(objects, position), skipped
+            dataset, rows, loaded.preprocess, batch_size, lambda _, objects: true_labels(objects, position), skipped
         ):
             images += len(pixels)
             shape = _count(loaded, pixels, truths, named, ways)
@@ -183,8 +183,12 @@ def _count(
     return places.shape[2], places.shape[3]
 
 
-def _candidates(dataset: DataSet, lang: str) -> dict[str, str]:
-    """Class id -> name in `lang`, of the classes that the split shows."""
+def candidates(dataset: DataSet, lang: str) -> dict[str, str]:
+    """Class id -> name in `lang`, of the classes that the split shows.
+
+    Raises:
+        DataError: no class has a name in `lang`.
+    """
     kind = "unseen" if dataset.split == "unseen" else "seen"
     classes: list[ClassInfo] = [one for one in dataset.classes if one.split == kind] or list(dataset.classes)
     found = {one.id: one.names.get(lang) or one.names.get("") for one in classes}
@@ -197,8 +201,12 @@ def _candidates(dataset: DataSet, lang: str) -> dict[str, str]:
     return named
 
 
-def _truth(objects: Objects, position: dict[str, int]) -> Labels:
-    """(S, S): the class of every pixel, -1 for the background; an empty mask is all background."""
+def true_labels(objects: Objects, position: dict[str, int]) -> Labels:
+    """(S, S): the class of every pixel, -1 for the background; an empty mask is all background.
+
+    Raises:
+        DataError: an object of a class that has no `position`.
+    """
     truth = np.full(objects.masks.shape[1:], NOTHING, np.int16)
     for mask, id_ in zip(objects.masks, objects.classes, strict=True):
         if id_ not in position:

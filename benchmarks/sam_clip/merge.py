@@ -19,8 +19,15 @@ from typing import Any
 from safetensors.numpy import load_file
 
 from clip_edge.benchmarks.environment import read_environment
+from clip_edge.benchmarks.sam_clip.averaged import average
+from clip_edge.benchmarks.sam_clip.latency import latencies
+from clip_edge.benchmarks.sam_clip.pictures import sheet
+from clip_edge.benchmarks.sam_clip.pipeline import filled_boxes, pipeline
 from clip_edge.benchmarks.training import call, once, options, train
+from clip_edge.distill.data.readers import open_dataset
+from clip_edge.distill.models.checkpoint import load_student
 from clip_edge.files import read_json, write_json
+from clip_edge.images import open_image
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "merge.json"
@@ -55,6 +62,8 @@ MERGE = STAGE | {
 QUICK = {"steps": "4", "batch_size": "16"}  # only for a look
 WEIGHTS = ("1", "10", "100")  # the paper's lambda
 MASKED = 60  # pictures whose maps are compared
+TEACHERS = ("clip-teacher", "sam-teacher")
+MEANS = ("averaged-names", "averaged-masks")  # both teachers with the mean of their backbones
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,10 @@ class Place:
         """What the data set is made of."""
         return DATA | {"images": 64, "eval-images": 16} if self.quick else DATA
 
+    def has(self, note: str) -> bool:
+        """Whether that was measured already."""
+        return (self.work / f"{note}.json").is_file()
+
     def chosen(self, settings: dict[str, str]) -> dict[str, str]:
         """The settings of one training."""
         return SHARED | settings | (QUICK if self.quick else {})
@@ -84,14 +97,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for data, teachers and runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file to write (default: %(default)s)")
     parser.add_argument("--seeds", default="0,1,2", help="which ones (default: %(default)s)")
+    parser.add_argument("--no-timing", action="store_true", help="no pictures and no latency: the machine is busy")
     parser.add_argument("--quick", action="store_true", help="a few steps of everything, for a look")
     args = parser.parse_args()
     place = Place(args.work, args.quick)
     seeds = [int(seed) for seed in args.seeds.split(",")]
     teach(place)
+    compare_unmerged(place)
     write_json(args.results, collected(place))
     for weight, seed in [*(("10", seed) for seed in seeds), *((one, seeds[0]) for one in WEIGHTS if one != "10")]:
         merge(place, weight, seed)
+        write_json(args.results, collected(place))
+    if not args.no_timing:
+        show(place, args.results.with_name("scenes.png"), merged=f"merge-10-{seeds[0]}")
         write_json(args.results, collected(place))
 
 
@@ -109,6 +127,39 @@ def teach(place: Place) -> None:
     words = ["reinforce", str(place.data), "--teacher", str(place.work / "clip-teacher")]
     plain = ["--crop-scale", "1,1", "--randaugment", "0", "--augmentations", "1"]
     once(place.work / "knowledge.json", [*words, "--out", str(place.work / "knowledge"), *plain, "--captions", "2"])
+
+
+def compare_unmerged(place: Place) -> None:
+    """What needs no merging: both models as a pipeline, and the mean of their weights."""
+    namer, outliner = (place.work / name for name in TEACHERS)
+    means = [place.work / name for name in MEANS]
+    if not all((folder / "student").is_dir() for folder in means):
+        average(namer, outliner, (means[0] / "student", means[1] / "student"))
+    for folder in means:
+        measure(place, folder, names=folder.name == MEANS[0])
+    note = place.work / "pipeline.json"
+    if not note.is_file():
+        loaded = load_student(namer), load_student(outliner)
+        test = open_dataset(place.data, "test")
+        found = pipeline(*loaded, test, limit=MASKED)
+        write_json(note, found | {"filled_box_iou": filled_boxes(test, loaded[1].preprocess, limit=MASKED)})
+
+
+def show(place: Place, scenes: Path, *, merged: str) -> None:
+    """Bundles of both teachers and of a merged student: how long they take, and what they find in ten scenes."""
+    bundles = {name: place.work / "bundles" / name for name in (*TEACHERS, merged)}
+    for name, bundle in bundles.items():
+        run = place.work / name if name in TEACHERS else place.work / "runs" / name
+        if not bundle.is_dir():
+            call(["export", str(run), "--target", "onnx", "--segment", "--out", str(bundle)])
+    namer, outliner, both = bundles.values()
+    ways = {"CLIP teacher's patches": (namer, False), "merged: CLIP head": (both, False), "both heads": (both, True)}
+    sheet(place.data, ways, scenes)
+    note = place.work / "latency.json"
+    if not note.is_file():
+        picture = open_image(open_dataset(place.data, "test").sample(0).image)
+        crops = round(read_json(place.work / "pipeline.json")["crops"])
+        write_json(note, latencies(namer, outliner, both, picture, crops=crops))
 
 
 def merge(place: Place, weight: str, seed: int) -> None:
@@ -167,7 +218,9 @@ def collected(place: Place) -> dict[str, Any]:
             "merge": place.chosen(MERGE),
             "masked_pictures": MASKED,
         },
-        "teachers": {name: _measured([place.work / name]) for name in ("clip-teacher", "sam-teacher")},
+        "teachers": {name: _measured([place.work / name]) for name in TEACHERS},
+        "averaged": {name: _measured([place.work / name]) for name in MEANS},
+        **{name: read_json(place.work / f"{name}.json") for name in ("pipeline", "latency") if place.has(name)},
         "merged": {weight: _measured(sorted((place.work / "runs").glob(f"merge-{weight}-*"))) for weight in WEIGHTS},
     }
 

@@ -87,12 +87,14 @@ def run(
         UsageError, ConfigError, DataError, CheckpointError, ArtifactError: before anything is written.
         TrainingError: the loss is not finite, or the student does not learn.
     """
+    import torch
     from torch.nn import functional as F
 
     from clip_edge.distill import merging
     from clip_edge.distill.losses.masks import follow_outlines
     from clip_edge.distill.mask_teacher import load_mask_teacher, outline
     from clip_edge.distill.models.checkpoint import load_student
+    from clip_edge.distill.models.dense import embed_map
     from clip_edge.distill.models.spec import same_student
     from clip_edge.distill.reinforce.source import inherited_licences
     from clip_edge.distill.run import open_run
@@ -130,14 +132,17 @@ def run(
 
         # One step: the embedding follows the CLIP teacher's, the outlines follow the mask teacher's.
         def embed(batch: MergeBatch) -> tuple[Tensor, ...]:
+            count = len(batch.images)
+            # Both kinds of pictures pass at once: BatchNorm would forget one kind while it sees a few of the other.
+            pictures = batch.images if outliner is None else torch.cat([batch.images, batch.scenes])
             with run.precision.autocast():
-                image = model.encode_image(batch.images)  # (b, 3, S, S) -> (b, D)
+                seen = model.image.trunk(pictures)  # (b + m, 3, S, S) -> (b + m, C, h, w)
+                image = embed_map(model, seen[:count])  # (b, C, h, w) -> (b, D)
             distance = 1 - (F.normalize(image.float(), dim=-1) * batch.teacher_image).sum(-1)  # (b,)
             if outliner is None:
                 return (distance,)
             with run.precision.autocast():
-                seen = model.image.trunk(batch.scenes)  # (m, 3, S, S) -> (m, C, h, w)
-                logits, quality = outline(masks, seen, batch.points, batch.labels)  # (m K, 3, M, M), (m K, 3)
+                logits, quality = outline(masks, seen[count:], batch.points, batch.labels)  # (m K, 3, M, M), (m K, 3)
             found = follow_outlines(logits.float(), quality.float(), batch.teacher_masks, batch.teacher_quality)
             return distance, found["outline"], found["quality"], found["iou"]
 
