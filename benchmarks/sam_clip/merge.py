@@ -42,18 +42,18 @@ SHARED = {
 NAMING = {"freeze_image": "true", "batch_size": "512", "steps": "160"}
 OUTLINING = {
     "batch_size": "16",
-    "steps": "300",
-    "optimizer.lr": "2e-3",
-    "schedule.warmup_steps": "20",
+    "steps": "1200",
+    "optimizer.lr": "1e-3",
+    "schedule.warmup_steps": "40",
     "keep.ema_decay": "0.99",
     "evaluation.limit": "100",
     "workers": "0",
 }
-STAGE = {"evaluation.limit": "100", "keep.ema_decay": "0.9", "schedule.warmup_steps": "5", "workers": "0"}
-PROBE = STAGE | {"stage": "probe", "steps": "60", "batch_size": "64", "optimizer.lr": "2e-3"}
+STAGE = {"evaluation.limit": "100", "keep.ema_decay": "0.98", "schedule.warmup_steps": "20", "workers": "0"}
+PROBE = STAGE | {"stage": "probe", "steps": "150", "batch_size": "64", "optimizer.lr": "2e-3"}
 MERGE = STAGE | {
     "stage": "merge",
-    "steps": "80",
+    "steps": "800",
     "batch_size": "32",
     "masks_batch_size": "4",
     "prompts.count": "2",
