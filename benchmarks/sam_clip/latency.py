@@ -25,13 +25,14 @@ WORDS = ("a red apple", "a dog", "a house")
 Work = Callable[[], object]
 
 
-def latencies(namer: Path, outliner: Path, merged: Path, picture: Image.Image, *, crops: int) -> dict[str, Any]:
+def latencies(
+    namer: Path, outliner: Path, merged: Path, picture: Image.Image, *, crops: int, rules: Rules
+) -> dict[str, Any]:
     """Bundles of the CLIP teacher, the mask teacher and the merged student; the pipeline names `crops` pictures.
 
     Returns:
         {"threads", "environment", "rules", "rows": {title: {"p50_s", "p50_low_s", "p50_high_s", "min_s", "samples_s"}}}
     """
-    rules = Rules()
     opened = (load(bundle, threads=THREADS) for bundle in (namer, outliner, merged))
     with ExitStack() as stack:
         clip, sam, both = (stack.enter_context(model) for model in opened)

@@ -77,10 +77,11 @@ def propose(outliner: LoadedStudent, pixels: Bytes) -> list[Mask]:
         seen = student.image.trunk(torch.from_numpy(normalize(pixels[None], outliner.preprocess)))
         logits, quality = outline(student.masks, seen, torch.from_numpy(points), torch.from_numpy(labels))
         full = F.interpolate(logits, (size, size), mode="bilinear", align_corners=False) > 0
-    return _distinct(full.flatten(0, 1).numpy(), quality.flatten().numpy())
+    return distinct(full.flatten(0, 1).numpy(), quality.flatten().numpy())
 
 
-def _distinct(masks: npt.NDArray[np.bool_], quality: Floats) -> list[Mask]:
+def distinct(masks: npt.NDArray[np.bool_], quality: Floats) -> list[Mask]:
+    """Masks (N, S, S) that can be things and are good enough (N,), the best first, without copies."""
     kept: list[Mask] = []
     for index in np.argsort(-quality, kind="stable"):
         mask = masks[index]
