@@ -54,11 +54,11 @@ STAGE = {"evaluation.limit": "100", "keep.ema_decay": "0.98", "schedule.warmup_s
 PROBE = STAGE | {"stage": "probe", "steps": "150", "batch_size": "64", "optimizer.lr": "2e-3"}
 MERGE = STAGE | {
     "stage": "merge",
-    "steps": "800",
+    "steps": "300",
     "batch_size": "32",
     "masks_batch_size": "4",
     "prompts.count": "2",
-    "optimizer.lr": "2e-3",
+    "optimizer.lr": "5e-4",
 }
 QUICK = {"steps": "4", "batch_size": "16"}  # only for a look
 WEIGHTS = ("1", "10", "100")  # the paper's lambda
