@@ -1,4 +1,4 @@
-"""The page about the recipe `dc-clip`, made of the results beside this file.
+"""The pages about the recipe `dc-clip`, made of the results beside this file: one for each set of languages.
 
 python -m clip_edge.benchmarks.dc_clip.page --out docs/benchmarks
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from clip_edge.benchmarks.dc_clip.ladder import ALIGNING, STEPS
+from clip_edge.benchmarks.dc_clip.ladder import ALIGNING, LANGS, STEPS
 from clip_edge.benchmarks.training import SPLITS, spread
 from clip_edge.files import read_json, write_file
 
@@ -21,33 +21,36 @@ GOAL_KEPT, GOAL_SMALLER = 0.95, 5.0
 
 
 def main() -> None:
-    """Write dc-clip.md."""
+    """Write dc-clip.md for the languages that `ladder.py` takes by itself, dc-clip-ar-ja-….md for others."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=HERE / "ladder.json")
+    parser.add_argument("--results", type=Path, nargs="+", default=sorted(HERE.glob("ladder*.json")))
     parser.add_argument("--out", type=Path, required=True, help="folder for the page")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    write_file(args.out / "dc-clip.md", page(read_json(args.results)).encode())
+    for path in args.results:
+        results = read_json(path)
+        name = "-".join(["dc-clip", *(results["langs"] if tuple(results["langs"]) != LANGS else ())])
+        write_file(args.out / f"{name}.md", page(results, path.name).encode())
 
 
-def page(results: dict[str, Any]) -> str:
-    """The page as Markdown."""
+def page(results: dict[str, Any], source: str) -> str:
+    """The page as Markdown; `source` is the file of the results."""
     arms = [arm for arm in results["arms"] if arm["shown"] and arm["runs"]]
-    parts = [_introduction(results, arms)]
+    parts = [_introduction(results, arms, source)]
     for split in SPLITS:
         parts.append(f"## Split `{split}`")
         parts += [_table(results, arms, split, figure) for figure in FIGURES]
     return "\n\n".join([*parts, _goal(results, arms), _about(results)]) + "\n"
 
 
-def _introduction(results: dict[str, Any], arms: Sequence[dict[str, Any]]) -> str:
+def _introduction(results: dict[str, Any], arms: Sequence[dict[str, Any]], source: str) -> str:
     seen = STEPS * int(results["training"]["batch_size"])
     seeds = ", ".join(f"{arm['title']} {len(arm['runs'])}" for arm in arms)
     return f"""# What the two stages of `dc-clip` gain in several languages
 
 The same student ({results["student"]["summary"]}) on {seen:,} pictures, both stages together where there are two
 ({ALIGNING / STEPS:.0%} of them in stage 2), in the languages {", ".join(results["langs"])}, on the built-in pictures.
-Made by `benchmarks/dc_clip/page.py` from `ladder.json` beside it, where every figure of every run stands; `ladder.py`
+Made by `benchmarks/dc_clip/page.py` from `{source}` beside it, where every figure of every run stands; `ladder.py`
 makes them, with nothing but command lines of clip-edge. Mean ± standard deviation over the seeds; seeds: {seeds}."""
 
 

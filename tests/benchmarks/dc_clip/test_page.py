@@ -45,7 +45,7 @@ def results(both: float) -> dict[str, Any]:
 
 
 def test_figures_of_every_language_and_their_mean() -> None:
-    text = page(results(0.79))
+    text = page(results(0.79), "ladder.json")
     assert "| teacher | 80.0 % | 80.0 % | 80.0 % |" in text
     assert f"| pairs of all languages (`clip`) | {' | '.join(['61.0 ± 1.4 %'] * 3)} |" in text
     assert f"| stages 1 and 2 | {' | '.join(['100 %'] * 6)} |" in text
@@ -54,7 +54,7 @@ def test_figures_of_every_language_and_their_mean() -> None:
 
 @pytest.mark.parametrize(("both", "kept", "beaten"), [(0.79, "met", "met"), (0.55, "**missed**", "**missed**")])
 def test_goals_are_called_met_or_missed(both: float, kept: str, beaten: str) -> None:
-    text = page(results(both))
+    text = page(results(both), "ladder.json")
     assert "60 / 10 = 6.0, met" in text
     assert f"{(both + 0.01) / 0.8:.0%}, {kept}" in text
     assert f"in {6 if beaten == 'met' else 0} of 6 figures, {beaten}" in text
