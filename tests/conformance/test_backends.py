@@ -44,6 +44,16 @@ def test_a_backend_gives_the_reference(name: str, tower: Tower, options: Options
     _run_from_threads(run, inputs, found)
 
 
+@pytest.mark.parametrize("name", READ_ONNX)
+def test_ids_of_any_integer_type_are_taken(name: str, tiny_bundle: Path) -> None:
+    """Graphs want int64 or int32, by target; callers need not know which."""
+    bundle = Bundle.open(tiny_bundle)
+    golden = read_golden((tiny_bundle / GOLDEN).read_bytes(), bundle.manifest, tiny_bundle)
+    run = open_tower(name, bundle, bundle.manifest.artifact("text", BACKENDS[name].targets), Options(threads=1))
+    for dtype in (np.int32, np.int64, np.uint16):
+        assert np.abs(run(golden.input_ids.astype(dtype)) - golden.text_embeds).max() < 1e-5
+
+
 def _run_from_threads(run: object, inputs: np.ndarray, expected: np.ndarray) -> None:
     errors: list[float] = []
 

@@ -9,8 +9,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from clip_edge.distill.models.checkpoint import load_student
 from clip_edge.errors import ExportError
 from clip_edge.export.onnx import save, trace
 from clip_edge.export.targets import Declaration
@@ -49,6 +51,31 @@ def test_graphs_keep_their_contract(tiny_bundle: Path) -> None:
             assert all(other.dim_value > 0 for other in others)
         operations = {node.op_type for node in model.graph.node}
         assert not operations & {"If", "Loop", "Scan", "NonZero", "BatchNormalization", "Dropout", "ArgMax"}
+
+
+def test_the_first_end_counts_in_the_graph_too(tiny_bundle: Path, tiny_student: Path) -> None:
+    """EOS right behind BOS, at the very end, and repeated as tokenizers that pad with EOS do."""
+    student = load_student(tiny_student).student
+    tokens = student.text.tokens
+    ids = np.full((3, tokens.context_length), tokens.pad_id, np.int64)
+    random = np.random.default_rng(0)
+    for row, end in enumerate((1, tokens.context_length - 1, 5)):
+        ids[row, :end] = random.integers(20, 60, end)
+        ids[row, end] = tokens.eos_id
+    ids[2, 5:] = tokens.eos_id
+    session = onnxruntime.InferenceSession(tiny_bundle / "onnx/text_model.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"input_ids": ids})
+    with torch.inference_mode():
+        expected = student.encode_text(torch.from_numpy(ids)).numpy()
+    assert np.abs(found - expected).max() < 1e-5
+
+
+def test_a_norm_over_channels_is_one_operation() -> None:
+    """Mean, power and root one by one lose their digits in fp16, and no runtime knows them for a norm again."""
+    model = trace(LayerNorm2d(8).eval(), torch.randn(2, 8, 3, 3), ROWS, 18)
+    operations = {node.op_type for node in model.graph.node}
+    assert "LayerNormalization" in operations
+    assert not operations & {"Pow", "Sqrt", "ReduceMean", "Div"}
 
 
 def test_any_batch_runs(tmp_path: Path) -> None:

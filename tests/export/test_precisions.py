@@ -101,6 +101,12 @@ def test_graphs_keep_float_ends_and_standard_operations(bundle: Path) -> None:
         assert kinds == [wanted, onnx.TensorProto.FLOAT]
 
 
+def test_no_range_is_measured_at_run_time(bundle: Path) -> None:
+    for artifact in Bundle.open(bundle).manifest.artifacts:
+        operations = {node.op_type for node in onnx.load(bundle / artifact.path).graph.node}
+        assert not operations & {"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
+
+
 def test_rows_do_not_depend_on_their_neighbours(bundle: Path) -> None:
     """Ranges measured on each batch (dynamic quantisation) would let one picture change another's embedding."""
     random = np.random.default_rng(0)

@@ -169,3 +169,35 @@ def test_a_matrix_product_is_quantised_by_column() -> None:
     expected, found = run(plain, rows), run(quantise(plain, rows, CPU), rows)
     error = np.square(found - expected).sum(0) / np.square(expected).sum(0)
     assert error.max() < 1e-3, "one scale for all columns would lose the small ones"
+
+
+def test_attention_scores_and_softmax_are_never_chosen() -> None:
+    """Products of two activations have no constant weight: neither q·k nor the shares of a softmax are rounded."""
+    random = np.random.default_rng(0)
+    constants = {name: random.normal(size=(8, 8)).astype(np.float32) for name in ("wq", "wk", "wo")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "wq"], ["q"], "query"),
+        helper.make_node("MatMul", ["x", "wk"], ["k"], "key"),
+        helper.make_node("Transpose", ["k"], ["kt"], "turn", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q", "kt"], ["scores"], "scores"),
+        helper.make_node("Softmax", ["scores"], ["shares"], "softmax", axis=-1),
+        helper.make_node("MatMul", ["shares", "x"], ["mixed"], "mix"),
+        helper.make_node("MatMul", ["mixed", "wo"], ["y"], "out"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "attention",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8, 8])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    plain = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    assert {layer.node for layer in weight_layers(Graph(plain))} == {"query", "key", "out"}
+    rows = random.normal(size=(4, 8, 8)).astype(np.float32)
+    model = quantise(plain, rows, CPU)
+    makers = {value: node.op_type for node in model.graph.node for value in node.output}
+    rounded = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    assert rounded == {"x", "mixed"}
+    for node in model.graph.node:
+        if node.name in ("scores", "softmax"):
+            assert "DequantizeLinear" not in {makers.get(name) for name in node.input}
