@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from clip_edge.export.calibration import judged_rows, measured_rows
+from clip_edge.export.half import Rules, overflowing, to_half
 from clip_edge.export.job import Job
 from clip_edge.export.quantize.graph import Graph, WeightLayer, weight_layers
 from clip_edge.export.quantize.judge import Judge, choose_kept
@@ -16,7 +17,6 @@ from clip_edge.export.quantize.layers import Rounded, snr_db
 from clip_edge.export.quantize.qdq import TENSORRT, insert_qdq, quantise_rows, quantised_values
 from clip_edge.export.quantize.ranges import Range, choose_range, observe
 from clip_edge.export.tensorrt.fp8 import LARGEST, to_fp8
-from clip_edge.export.tensorrt.half import to_half
 from clip_edge.numerics import TOLERANCES
 from clip_edge.quantization import SCHEMA, Layer, Quantization
 
@@ -50,7 +50,8 @@ def eight_bits(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quant
     judge = Judge(model, judged, fuse=False)
     kept = choose_kept(candidates, build, judge, TOLERANCES[job.precision].min_cosine, job.console)
     reasons |= {name: f"kept: alone it costs {cost:.4f} of cosine" for name, cost in kept.items()}
-    lowered = to_half(build([name for name in candidates if name not in kept]))
+    large = overflowing(model, judged, job.console)
+    lowered = to_half(build([name for name in candidates if name not in kept]), Rules(), large)
     ratios = _ratios(model, [layer for layer in layers if layer.name in candidates], ranges, job, measured)
     return lowered, _report(job, model, layers, reasons, ratios, float(judge.cosines(lowered).min()))
 

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from clip_edge.errors import UnavailableError
+from clip_edge.export.half import finite_masks
 from clip_edge.export.job import Job
 from clip_edge.export.onnx import clean, save, trace
+from clip_edge.export.quantize.graph import Graph
 from clip_edge.export.targets import file_name
-from clip_edge.export.tensorrt.half import finite_masks, inline_constants
 from clip_edge.export.tensorrt.precisions import lower
 from clip_edge.files import sha256_file
 from clip_edge.quantization import Quantization
@@ -118,6 +119,21 @@ def _trace(job: Job) -> onnx.ModelProto:
         model = trace(job.module, example, job.declaration, job.target.opset)
         clean(model)
         inline_constants(model)
-        finite_masks(model)
-        _traced[job.module] = model
+        graph = Graph(model)
+        finite_masks(graph)
+        _traced[job.module] = graph.finish()
     return _traced[job.module]
+
+
+def inline_constants(model: onnx.ModelProto) -> None:
+    """Turn `Constant` nodes into initializers, so that there is one kind of constant."""
+    kept = []
+    for node in model.graph.node:
+        value = next((item.t for item in node.attribute if item.name == "value"), None)
+        if node.op_type == "Constant" and value is not None:
+            value.name = node.output[0]
+            model.graph.initializer.append(value)
+        else:
+            kept.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import onnx
 
+from clip_edge.export.calibration import judged_rows
+from clip_edge.export.half import Rules, overflowing, to_half
 from clip_edge.export.job import Job
 from clip_edge.export.tensorrt.eight_bits import eight_bits
-from clip_edge.export.tensorrt.half import to_half
 from clip_edge.quantization import Quantization
 
 
@@ -20,5 +21,6 @@ def lower(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantizati
     if job.precision == "fp32":
         return model, None
     if job.precision == "fp16":
-        return to_half(model), None
+        rows = judged_rows(job).astype(job.declaration.input_dtype)
+        return to_half(model, Rules(), overflowing(model, rows, job.console)), None
     return eight_bits(model, job)

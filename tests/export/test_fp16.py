@@ -11,7 +11,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from clip_edge.export.quantize.fp16 import to_half
+from clip_edge.export.half import to_half
+from clip_edge.export.quantize.fp16 import RULES
 from clip_edge.export.quantize.graph import Graph
 from clip_edge.export.rewrite import fuse_gelu
 
@@ -65,7 +66,7 @@ def types(model: onnx.ModelProto) -> dict[str, int]:
 
 def test_the_factors_of_a_product_are_scaled_in_fp32(tmp_path: Path) -> None:
     before = attention()
-    after = to_half(before)
+    after = to_half(before, RULES)
     found = types(after)
     assert {found[f"scale_{factor}{i}"] for factor in "qk" for i in range(2)} == {TensorProto.FLOAT}
     assert {found[f"product{i}"] for i in range(2)} == {TensorProto.FLOAT16}
@@ -84,14 +85,14 @@ def test_a_value_called_like_the_half_of_another_is_no_clash() -> None:
         helper.make_node("Mul", ["a", "part"], ["p"], name="part"),
         helper.make_node("Mul", ["pixels", "p"], ["gelu"], name="end"),
         helper.make_node("Relu", ["gelu"], ["relu"], name="relu"),
-        helper.make_node("Identity", ["relu"], ["out"], name="out"),
+        helper.make_node("MatMul", ["relu", "one_each"], ["out"], name="out"),
     ]
-    numbers = {"root": 2**0.5, "one": 1.0, "part": 0.5}
+    numbers = {"root": 2**0.5, "one": 1.0, "part": 0.5, "one_each": np.eye(8)}
     prepared = Graph(graph(nodes, {name: np.array(value, np.float32) for name, value in numbers.items()}))
     fuse_gelu(prepared)
     before = prepared.finish()
     assert "gelu_half" in {tensor.name for tensor in before.graph.initializer}
-    after = to_half(before, {"end"})
+    after = to_half(before, RULES, {"end"})
     assert types(after)["end"] == TensorProto.FLOAT
     assert types(after)["relu"] == TensorProto.FLOAT16
     np.testing.assert_allclose(run(after), run(before), atol=2e-3)

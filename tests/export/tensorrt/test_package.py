@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from clip_edge.bundle import TOWERS, Bundle
 from clip_edge.errors import UsageError
 from clip_edge.export.exporter import Request, export
+from clip_edge.export.tensorrt.package import inline_constants
 from clip_edge.runtime.tensorrt.plan import parse_plan
 
 GRAPHS = [
@@ -137,3 +138,18 @@ def test_an_unknown_gpu_is_refused(tiny_student: Path, tmp_path: Path) -> None:
     assert caught.value.hint is not None
     assert caught.value.hint.endswith("known: sm120, sm121, sm75, sm80, sm86, sm89")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_constants_have_one_form() -> None:
+    value = numpy_helper.from_array(np.eye(8, dtype=np.float32), "inner")
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=value),
+        helper.make_node("MatMul", ["x", "w"], ["y"], "product"),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 8]) for name in "xy"]
+    model = helper.make_model(helper.make_graph(nodes, "tower", ends[:1], ends[1:]))
+    inline_constants(model)
+    assert [node.op_type for node in model.graph.node] == ["MatMul"]
+    (constant,) = model.graph.initializer
+    assert constant.name == "w"
+    assert (numpy_helper.to_array(constant) == np.eye(8)).all()

@@ -10,7 +10,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from clip_edge.export.tensorrt.half import SMALLEST, finite_masks, inline_constants, to_half
+from clip_edge.export.half import NEAR_LARGEST, SMALLEST, Rules, finite_masks, overflowing, to_half
+from clip_edge.export.quantize.fp16 import RULES
+from clip_edge.export.quantize.graph import Graph
 
 
 def graph(nodes: Sequence[onnx.NodeProto], **constants: np.ndarray) -> onnx.ModelProto:
@@ -46,6 +48,12 @@ def run(model: onnx.ModelProto, rows: np.ndarray) -> np.ndarray:
     return np.asarray(found)
 
 
+def finite(model: onnx.ModelProto) -> onnx.ModelProto:
+    edited = Graph(model)
+    finite_masks(edited)
+    return edited.finish()
+
+
 RANDOM = np.random.default_rng(0)
 SQUARE = RANDOM.normal(size=(8, 8)).astype(np.float32)
 ROWS = RANDOM.normal(size=(3, 8)).astype(np.float32)
@@ -69,47 +77,54 @@ def normalised(scale: float = 1.0) -> onnx.ModelProto:
     return graph(NORMALISED, **{name: np.asarray(value) for name, value in constants.items()})
 
 
-def test_products_are_fp16_and_normalisations_fp32() -> None:
-    found = types(to_half(normalised()))
+@pytest.fixture(name="rules", params=[Rules(), RULES], ids=["tensorrt", "onnx"])
+def _rules(request: pytest.FixtureRequest) -> Rules:
+    """What stays in fp32, by target."""
+    rules: Rules = request.param
+    return rules
+
+
+def test_products_are_fp16_and_normalisations_fp32(rules: Rules) -> None:
+    found = types(to_half(normalised(), rules))
     assert {found[name] for name in ("first", "second", "last")} == {"FLOAT16"}
     assert {found[name] for name in ("norm", "softmax", "length", "not_zero", "unit")} == {"FLOAT"}
 
 
-def test_the_numbers_stay() -> None:
-    before, after = run(normalised(), ROWS), run(to_half(normalised()), ROWS)
+def test_the_numbers_stay(rules: Rules) -> None:
+    before, after = run(normalised(), ROWS), run(to_half(normalised(), rules), ROWS)
     assert after.dtype == np.float32
     assert np.abs(before - after).max() < 5e-3
     assert np.abs(np.linalg.norm(after, axis=1) - 1).max() < 1e-6  # lengths are computed in fp32
 
 
-def test_squares_that_leave_the_range_of_fp16_do_not_overflow() -> None:
+def test_squares_that_leave_the_range_of_fp16_do_not_overflow(rules: Rules) -> None:
     """The sum of squares of features around 1,000 is beyond 65,504; an epsilon of 1e-12 is 0 in fp16."""
     model = normalised(scale=1000.0)
-    found = run(to_half(model), ROWS)
+    found = run(to_half(model, rules), ROWS)
     assert np.isfinite(found).all()
     assert np.abs(found - run(model, ROWS)).max() < 5e-3
 
 
-def test_the_original_is_left_alone() -> None:
+def test_the_original_is_left_alone(rules: Rules) -> None:
     model = normalised()
     before = model.SerializeToString(deterministic=True)
-    to_half(model)
+    to_half(model, rules)
     assert model.SerializeToString(deterministic=True) == before
 
 
-def test_weights_that_fp16_cannot_hold_keep_their_layer_in_fp32() -> None:
+def test_weights_that_fp16_cannot_hold_keep_their_layer_in_fp32(rules: Rules) -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "huge"], ["a"], "huge_product"),
         helper.make_node("MatMul", ["a", "w"], ["b"], "product"),
         helper.make_node("Softmax", ["b"], ["y"], "softmax", axis=-1),
     ]
-    found = types(to_half(graph(nodes, huge=SQUARE * 1e6, w=SQUARE * 1e-6)))
+    found = types(to_half(graph(nodes, huge=SQUARE * 1e6, w=SQUARE * 1e-6), rules))
     assert found["huge_product"] == "FLOAT"
     assert found["product"] == "FLOAT16"
 
 
 @pytest.mark.parametrize("masked", [-np.inf, np.finfo(np.float32).min, -1e30])
-def test_masks_become_finite(masked: float) -> None:
+def test_masks_become_finite(rules: Rules, masked: float) -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["a"], "product"),
         helper.make_node("Add", ["a", "mask"], ["b"], "add"),
@@ -119,40 +134,27 @@ def test_masks_become_finite(masked: float) -> None:
     mask = np.where(np.arange(8) > 4, masked, 0).astype(np.float32)
     model = graph(nodes, w=SQUARE, mask=mask)
     before = run(model, ROWS)
-    finite_masks(model)
+    model = finite(model)
     assert np.abs(run(model, ROWS) - before).max() < 1e-6
-    half = to_half(model)
+    half = to_half(model, rules)
     assert np.abs(run(half, ROWS) - before).max() < 1e-2
     for constant in half.graph.initializer:
         assert np.isfinite(numpy_helper.to_array(constant)).all()
 
 
-def test_a_row_that_is_masked_whole_is_no_nan() -> None:
+def test_a_row_that_is_masked_whole_is_no_nan(rules: Rules) -> None:
     nodes = [
         helper.make_node("Add", ["x", "mask"], ["b"], "add"),
         helper.make_node("Softmax", ["b"], ["y"], "softmax", axis=-1),
     ]
     model = graph(nodes, mask=np.full(8, -np.inf, np.float32))
     assert np.isnan(run(model, ROWS)).all()
-    finite_masks(model)
-    assert np.isfinite(run(to_half(model), ROWS)).all()
+    assert np.isfinite(run(to_half(finite(model), rules), ROWS)).all()
 
 
 def test_limits_may_be_infinite() -> None:
     model = graph([helper.make_node("Clip", ["x", "low"], ["y"], "clip")], low=np.asarray(-np.inf, np.float32))
-    finite_masks(model)
-    assert numpy_helper.to_array(model.graph.initializer[0]) == -np.inf
-
-
-def test_constants_have_one_form() -> None:
-    value = numpy_helper.from_array(SQUARE, "inner")
-    model = graph(
-        [helper.make_node("Constant", [], ["w"], value=value), helper.make_node("MatMul", ["x", "w"], ["y"], "product")]
-    )
-    before = run(model, ROWS)
-    inline_constants(model)
-    assert [node.op_type for node in model.graph.node] == ["MatMul"]
-    assert (run(model, ROWS) == before).all()
+    assert numpy_helper.to_array(finite(model).graph.initializer[0]) == -np.inf
 
 
 def test_scales_are_fp16_and_never_zero() -> None:
@@ -173,9 +175,28 @@ def test_scales_are_fp16_and_never_zero() -> None:
         ws=scales,
         wz=np.zeros(8, np.int8),
     )
-    half = to_half(model)
+    half = to_half(model, Rules())
     assert {types(half)[name] for name in ("dq", "weight", "product")} == {"FLOAT16"}
     stored = {item.name: numpy_helper.to_array(item) for item in half.graph.initializer}
     assert stored["ws_as_fp16"].dtype == np.float16
     assert stored["ws_as_fp16"].min() == np.float16(SMALLEST)
     assert stored["s_as_fp16"].dtype == np.float16
+
+
+def test_what_comes_near_the_end_of_the_range_stays_in_fp32(rules: Rules) -> None:
+    """Weights of ordinary size, and values that are not: only rows can tell."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], "small"),
+        helper.make_node("MatMul", ["a", "large"], ["b"], "grows"),
+        helper.make_node("MatMul", ["b", "little"], ["c"], "shrinks"),
+        helper.make_node("MatMul", ["c", "w"], ["d"], "again"),
+        helper.make_node("Softmax", ["d"], ["y"], "softmax", axis=-1),
+    ]
+    model = graph(nodes, w=SQUARE, large=SQUARE * 1e4, little=SQUARE * 1e-4)
+    large = overflowing(model, ROWS)
+    assert large == {"grows", "shrinks"}
+    half = to_half(model, rules, large)
+    assert types(half) | {"small": "FLOAT16", "again": "FLOAT16"} == types(half)
+    assert {types(half)[name] for name in large} == {"FLOAT"}
+    assert np.abs(run(half, ROWS) - run(model, ROWS)).max() < 5e-3
+    assert overflowing(model, ROWS * NEAR_LARGEST) == {"small", "grows", "shrinks", "again", "softmax"}
