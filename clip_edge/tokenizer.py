@@ -62,7 +62,7 @@ class Tokenizer:
         self.json_bytes = json_bytes
         self.spec = spec
         self.where = str(where)
-        self._encoder = _parse(json_bytes, self.where)
+        self._encoder = parse_tokenizer(json_bytes, self.where)
         if spec.clean == "clip":  # `clean_clip` does it all; the file's own normalizer is there for other readers
             self._encoder.normalizer = None
 
@@ -136,7 +136,12 @@ CLEANERS: dict[Cleaning, Callable[[str], str]] = {
 }
 
 
-def _parse(json_bytes: bytes, where: str) -> tokenizers.Tokenizer:
+def parse_tokenizer(json_bytes: bytes, where: str) -> tokenizers.Tokenizer:
+    """A `tokenizers` file, at full length and without padding.
+
+    Raises:
+        ArtifactError: it is none.
+    """
     try:
         encoder = tokenizers.Tokenizer.from_buffer(json_bytes)
     except Exception as problem:  # the parser raises bare Exception

@@ -23,10 +23,11 @@ from clip_edge.distill.data.samples import DataSet
 from clip_edge.distill.distributed import Processes
 from clip_edge.distill.loop import Evaluation
 from clip_edge.distill.models.checkpoint import LoadedStudent, save_student
+from clip_edge.distill.models.foreign_tokenizers import read_tokenizer
 from clip_edge.distill.models.image import memory_format
 from clip_edge.distill.models.spec import StudentSpec
 from clip_edge.distill.models.student import Student, build_student
-from clip_edge.distill.models.tokenizers import clip_tokenizer, read_tokenizer, train_tokenizer
+from clip_edge.distill.models.tokenizers import clip_tokenizer, train_tokenizer
 from clip_edge.distill.models.weights import load_initial
 from clip_edge.distill.run_folder import data_hash
 from clip_edge.distill.settings import KeepSettings
@@ -84,7 +85,7 @@ def make_tokenizer(spec: StudentSpec, dataset: DataSet, langs: Sequence[str], co
             hint='train with `"kind": "clip"` or "trained" and trim the result',
         )
     if spec.tokenizer.file is not None:
-        return read_tokenizer(Path(spec.tokenizer.file), spec.tokenizer.vocab_size, spec.text.context_length)
+        return read_tokenizer(spec.tokenizer, spec.text.context_length)
     captions = _captions(dataset, langs, console)
     return train_tokenizer(captions, spec.tokenizer.vocab_size, spec.text.context_length)
 

@@ -74,7 +74,7 @@ def save_student(
     from safetensors.numpy import save as save_arrays
     from safetensors.torch import save as save_tensors
 
-    tokens = dataclasses.replace(student.spec.tokenizer, file=None)  # the tokenizer travels in the folder
+    tokens = student.spec.tokenizer.of_folder()
     spec = dataclasses.replace(student.spec, parameters=count_parameters(student), tokenizer=tokens)
     info = ModelInfo(
         schema=SCHEMA,

@@ -144,13 +144,22 @@ class TextTowerSpec:
 @dataclass(frozen=True)
 class TokenizerSpec:
     """`"clip"` is CLIP's own vocabulary; `"trained"` is learnt from the training captions, at most `vocab_size` ids, or
-    read from `file` (`clip-edge vocab train`). `"trimmed"` is a larger one without the tokens that nobody needs; only
-    `clip-edge vocab trim` makes such students.
+    read from `file`: what `clip-edge vocab train` wrote, or the tokenizer.json of another model. `"trimmed"` is a
+    larger one without the tokens that nobody needs; only `clip-edge vocab trim` makes such students.
+
+    The other keys belong to `file`. What the file says as well must be the same there: the tokens before and behind a
+    sentence (`start` "" for none) and of padding, and whether letters are made small. `clean` is what happens to a
+    sentence before the file sees it (`clip_edge.tokenizer.CLEANERS`), as it did for the teacher.
     """
 
     kind: Literal["clip", "trained", "trimmed"]
     vocab_size: int
     file: str | None = None
+    start: str | None = None
+    end: str | None = None
+    pad: str | None = None
+    lowercase: bool | None = None
+    clean: Literal["clip", "canonicalize", "whitespace", "none"] | None = None
 
     def __post_init__(self) -> None:
         _check_range("vocab_size", self.vocab_size, 3 if self.kind == "trimmed" else 259, 1 << 20)
@@ -158,6 +167,13 @@ class TokenizerSpec:
             raise ValueError(f"`vocab_size` of CLIP's tokenizer is 49408; found {self.vocab_size}")
         if self.kind != "trained" and self.file is not None:
             raise ValueError(f"`file` is for `kind` trained; found {self.kind}")
+        said = (self.start, self.end, self.pad, self.lowercase, self.clean)
+        if self.file is None and any(value is not None for value in said):
+            raise ValueError("`start`, `end`, `pad`, `lowercase` and `clean` describe a `file`; there is none")
+
+    def of_folder(self) -> TokenizerSpec:
+        """The same for a student folder, whose tokenizer.json and model.json hold everything that `file` told."""
+        return TokenizerSpec(self.kind, self.vocab_size)
 
 
 @dataclass(frozen=True)
@@ -224,9 +240,7 @@ def load_spec(name: str | Path) -> StudentSpec:
 
 def same_student(one: StudentSpec, other: StudentSpec) -> bool:
     """Whether weights of one fit the other: counts and the place of a tokenizer file do not matter."""
-    first, second = (
-        replace(spec, parameters=None, tokenizer=replace(spec.tokenizer, file=None)) for spec in (one, other)
-    )
+    first, second = (replace(spec, parameters=None, tokenizer=spec.tokenizer.of_folder()) for spec in (one, other))
     return first == second
 
 

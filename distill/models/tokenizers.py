@@ -13,7 +13,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from clip_edge.errors import ArtifactError, ConfigError, UnavailableError
+from clip_edge.errors import ConfigError, UnavailableError
 from clip_edge.tokenizer import TextSpec, Tokenizer
 
 CLIP_VOCAB_SIZE = 49408  # 256 bytes, 256 bytes that end a word, 48,894 merges, BOS and EOS
@@ -78,25 +78,6 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int, context_length: in
     table = json.loads(encoder.to_str())
     table["added_tokens"] = []
     return Tokenizer(_bytes_of(table), TextSpec(context_length, vocab_size, pad_id=0, bos_id=1, eos_id=2, clean="none"))
-
-
-def read_tokenizer(path: Path, vocab_size: int, context_length: int) -> Tokenizer:
-    """What `train_tokenizer` made and `clip-edge vocab train` wrote.
-
-    Raises:
-        ArtifactError: no such file, or another kind of tokenizer.
-    """
-    tokenizer = Tokenizer.load(path, TextSpec(context_length, vocab_size, pad_id=0, bos_id=1, eos_id=2, clean="none"))
-    table = json.loads(tokenizer.json_bytes)
-    vocab = table["model"].get("vocab")
-    first = [vocab.get(word) for word in (PAD, BOS, EOS)] if isinstance(vocab, dict) else None
-    if first != [0, 1, 2] or len(vocab) > vocab_size:
-        raise ArtifactError(
-            f"expected a vocabulary of `clip-edge vocab train` with at most {vocab_size} tokens",
-            where=path,
-            hint="make one with `clip-edge vocab train --size`, and give its size as `vocab_size`",
-        )
-    return tokenizer
 
 
 @lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ Imports of torch wait until `run`, so that `--dry-run` and `list` answer at once
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -250,8 +250,9 @@ def _check_settings(config: Config) -> None:
 
 def _check_start(config: Config, run: Run) -> None:
     from clip_edge.distill.models.checkpoint import load_student
+    from clip_edge.distill.models.spec import same_student
 
-    if config.start and replace(load_student(Path(config.start)).spec, parameters=run.spec.parameters) != run.spec:
+    if config.start and not same_student(load_student(Path(config.start)).spec, run.spec):
         raise ConfigError(f"`start` is another student than {run.spec.name}", where=config.start)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from clip_edge.cli import main
-from clip_edge.distill.models.tokenizers import read_tokenizer
-from clip_edge.errors import ArtifactError
+from clip_edge.distill.models.foreign_tokenizers import read_tokenizer
+from clip_edge.distill.models.spec import TokenizerSpec
 
 
 def test_train_makes_a_tokenizer_that_a_student_can_name(
@@ -19,7 +19,7 @@ def test_train_makes_a_tokenizer_that_a_student_can_name(
     out = tmp_path / "tokenizer.json"
     assert main(["vocab", "train", "--corpus", str(tmp_path / "corpus.txt"), "--size", "300", "--out", str(out)]) == 0
     assert "tokens per sentence" in capsys.readouterr().out
-    assert read_tokenizer(out, 300, 16).encode("a red apple")
+    assert read_tokenizer(TokenizerSpec("trained", 300, str(out)), 16).encode("a red apple")
     student = {
         "name": "tiny",
         "embed_dim": 16,
@@ -41,11 +41,3 @@ def test_train_makes_a_tokenizer_that_a_student_can_name(
     found = json.loads(capsys.readouterr().out)
     assert found["sentences"] > 1000
     assert found["tokens_after"] <= found["tokens_before"] == 300
-
-
-def test_a_tokenizer_of_another_kind(tmp_path: Path) -> None:
-    from clip_edge.distill.models.tokenizers import clip_tokenizer
-
-    (tmp_path / "clip.json").write_bytes(clip_tokenizer().json_bytes)
-    with pytest.raises(ArtifactError, match="expected a vocabulary of `clip-edge vocab train` with at most 300 tokens"):
-        read_tokenizer(tmp_path / "clip.json", 300, 16)

@@ -245,6 +245,23 @@ def test_multilingual_teachers_of_other_libraries_show_their_maps(
     assert shown(tmp_path / "run") == {"image_map_loss", "image_embedding_loss", "text_embedding_loss"}
 
 
+@pytest.mark.parametrize("kind", ["hf:altclip", "hf:chinese_clip", "open_clip:xlmr"])
+def test_a_student_with_the_vocabulary_of_its_teacher_learns_token_by_token(
+    kind: str, tiny_emoji: Path, foreign_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    library, folder = kind.partition(":")[0], foreign_model(kind)
+    theirs = {"kind": "trained", "vocab_size": 300, "file": str(folder / "tokenizer.json")}
+    theirs |= {"clean": "whitespace"} if library == "open_clip" else {}
+    student = write(tmp_path, TINY | {"tokenizer": theirs})
+    base = replace(Config(**LOOP), steps=2)
+    first = replace(base, teacher=f"{library}:{folder}")
+    dc_clip.run(first, data=tiny_emoji, student=student, out=tmp_path / "features")
+    assert shown(tmp_path / "features") == set(dc_clip.TERMS)
+    second = replace(base, stage="alignment", start=str(tmp_path / "features"))
+    dc_clip.run(second, data=tiny_emoji, student=student, out=tmp_path / "aligned")
+    assert load_student(tmp_path / "aligned").tokenizer.spec == load_student(tmp_path / "features").tokenizer.spec
+
+
 def test_a_student_that_shows_no_maps_learns_from_embeddings(
     tiny_emoji: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
