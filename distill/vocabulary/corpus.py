@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from clip_edge.errors import DataError, UsageError, unknown_name
@@ -13,8 +15,17 @@ MAX_CORPUS_BYTES = 1024**3
 SCENES = 2000  # built-in captions per language: every name many times, in every kind of sentence
 
 
-def read_corpus(files: Sequence[Path], langs: Sequence[str]) -> dict[str, list[str]]:
-    """Different sentences by where they come from: a file's name, or a language.
+@dataclass(frozen=True)
+class Corpus:
+    """Different sentences by where they come from: a file's name, or a language. `left_out` counts the samples of data
+    sets whose captions cannot be read."""
+
+    sentences: dict[str, list[str]]
+    left_out: dict[str, int]
+
+
+def read_corpus(files: Sequence[Path], langs: Sequence[str]) -> Corpus:
+    """All sentences of files, data sets and languages.
 
     A `.txt` file has one sentence on each line; every other path is a data set (`readers.open_dataset`), all of whose
     captions count. `langs` adds the names and captions of the built-in data.
@@ -23,12 +34,19 @@ def read_corpus(files: Sequence[Path], langs: Sequence[str]) -> dict[str, list[s
         UsageError: neither files nor languages, or a language that the built-in data does not have.
         DataError: a file that cannot be read, or is no UTF-8.
     """
-    found = {path.name: _sentences(path) for path in files}  # names alone: they travel with the student
+    found: dict[str, list[str]] = {}
+    left_out: dict[str, int] = {}
+    for path in files:  # names alone: they travel with the student
+        if path.suffix == ".txt":
+            found[path.name] = _lines(path)
+        else:
+            found[path.name], count = _captions(path)
+            left_out |= {path.name: count} if count else {}
     found |= {lang: builtin_sentences(lang) for lang in langs}
     found = {name: list(dict.fromkeys(filter(None, texts))) for name, texts in found.items()}
     if not any(found.values()):
         raise UsageError("no sentence to go by", hint="give --corpus FILE, or --langs en,zh for the built-in data")
-    return found
+    return Corpus(found, left_out)
 
 
 def builtin_sentences(lang: str) -> list[str]:
@@ -49,25 +67,28 @@ def builtin_sentences(lang: str) -> list[str]:
     return texts
 
 
-def _sentences(path: Path) -> list[str]:
-    if path.suffix == ".txt":
-        try:
-            text = read_bounded(path, MAX_CORPUS_BYTES, error=DataError).decode("utf-8-sig")
-        except UnicodeDecodeError as problem:
-            raise DataError("not UTF-8", where=path, hint="one sentence on each line, in UTF-8") from problem
-        return [line.strip() for line in text.split("\n")]
-    return list(_captions(path))
+def _lines(path: Path) -> list[str]:
+    try:
+        text = read_bounded(path, MAX_CORPUS_BYTES, error=DataError).decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise DataError("not UTF-8", where=path, hint="one sentence on each line, in UTF-8") from problem
+    return [line.strip() for line in text.split("\n")]
 
 
-def _captions(path: Path) -> Iterable[str]:
+def _captions(path: Path) -> tuple[list[str], int]:
+    """All captions of a data set, and how many samples cannot be read; `data check` names those."""
     from clip_edge.distill.data.readers import data_splits, open_dataset
 
+    found: list[str] = []
+    left_out = 0
     for split in data_splits(path):
         dataset = open_dataset(path, split)
+        left_out += len(dataset.problems)
         for i in range(len(dataset)):
             try:
-                sample = dataset.sample(i)
-            except DataError:  # `data check` names it; the other captions still count
+                captions = dataset.sample(i).captions
+            except DataError:
+                left_out += 1
                 continue
-            for texts in sample.captions.values():
-                yield from texts
+            found += itertools.chain.from_iterable(captions.values())
+    return found, left_out

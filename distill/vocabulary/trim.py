@@ -4,26 +4,21 @@ What is kept, by kind of model:
 * BPE: the merges that were carried out on some word of the corpus, and everything of one character. Merges are tried
   in their order, so those that never happened can go without changing the others.
 * WordPiece: the pieces that were used, and single characters. The longest piece that fits is taken; if it stays, and
-  only others go, it is taken again.
+  only others go, it is taken again. So do the pieces before the place where a word turned out to be unknown.
 * Unigram: the same, and the piece of the lowest score, from which the cost of an unknown character is derived.
 New ids keep the order of the old ones. Nothing here is taken on trust: `model.prove` compares both on the corpus.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import tokenizers
-
+from clip_edge.distill.vocabulary.words import Table, cut_words, merges_of, pieces_of, spelt_words
 from clip_edge.errors import CheckpointError
-from clip_edge.tokenizer import CLEANERS, Tokenizer
-
-Table = dict[str, Any]
+from clip_edge.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -50,10 +45,12 @@ def trim_tokenizer(tokenizer: Tokenizer, texts: Sequence[str]) -> Trimmed:
     frame = {spec.pad_id, spec.eos_id, *spec.begin}
     used = frame | {index for text in texts for index in tokenizer.encode(text)}
     used |= {added["id"] for added in table["added_tokens"]}
-    scripts = {script(char) for text in texts for char in text}
-    keep = sorted(index for index in KINDS[kind](table, tokenizer, texts, used, scripts) if index < spec.vocab_size)
+    keep = sorted(KINDS[kind](table, tokenizer, texts, used))
     new = {old: index for index, old in enumerate(keep)}
     _rewrite(table, new)
+    keep = [
+        old for old in keep if old < spec.vocab_size
+    ]  # steps of merges may have ids behind all others, without rows
     small = replace(
         spec,
         vocab_size=len(keep),
@@ -65,12 +62,17 @@ def trim_tokenizer(tokenizer: Tokenizer, texts: Sequence[str]) -> Trimmed:
     return Trimmed(Tokenizer(data, small, where="the trimmed tokenizer"), tuple(keep))
 
 
+def scripts_of(words: Iterable[str]) -> set[str]:
+    """The writings of all characters of `words`."""
+    return {script(char) for word in words for char in word}
+
+
 def script(char: str) -> str:
     """The writing that a character belongs to, in Unicode's words: LATIN, CJK, ARABIC …; "" for one without a name."""
     return unicodedata.name(char, "").partition(" ")[0]
 
 
-def _of_bpe(table: Table, tokenizer: Tokenizer, texts: Sequence[str], used: set[int], scripts: set[str]) -> set[int]:
+def _of_bpe(table: Table, tokenizer: Tokenizer, texts: Sequence[str], used: set[int]) -> set[int]:
     model = table["model"]
     vocab: dict[str, int] = model["vocab"]
     suffix, prefix = model.get("end_of_word_suffix") or "", model.get("continuing_subword_prefix") or ""
@@ -80,8 +82,8 @@ def _of_bpe(table: Table, tokenizer: Tokenizer, texts: Sequence[str], used: set[
     merges: list[tuple[str, str]] = [(left, right) for left, right in pairs]
     rank = {pair: number for number, pair in enumerate(merges)}
     done: set[tuple[str, str]] = set()
-    for word in _words(tokenizer, texts):
-        done |= merges_of(word, suffix, rank)
+    for word in set(cut_words(table | {"model": model | {"merges": []}}, tokenizer.spec.clean, texts)):
+        done |= merges_of(word, rank)
     model["merges"] = [list(pair) for pair in merges if pair in done]
     single = {index for token, index in vocab.items() if len(token.removesuffix(suffix)) == 1 or _is_byte(token)}
     made = {vocab[left + right] for left, right in done}
@@ -89,61 +91,27 @@ def _of_bpe(table: Table, tokenizer: Tokenizer, texts: Sequence[str], used: set[
     return used | single | made | set(unknown)
 
 
-def merges_of(word: str, suffix: str, rank: Mapping[tuple[str, str], int]) -> set[tuple[str, str]]:
-    """The merges that BPE carries out on one word (Sennrich et al. 2016): always the earliest that is possible."""
-    parts = [*word[:-1], word[-1] + suffix]
-    done: set[tuple[str, str]] = set()
-    while len(parts) > 1:
-        number, pair = min((rank.get(pair, len(rank)), pair) for pair in itertools.pairwise(parts))
-        if number == len(rank):
-            break
-        done.add(pair)
-        joined: list[str] = []
-        i = 0
-        while i < len(parts):
-            if i + 1 < len(parts) and (parts[i], parts[i + 1]) == pair:
-                joined.append(parts[i] + parts[i + 1])
-                i += 2
-            else:
-                joined.append(parts[i])
-                i += 1
-        parts = joined
-    return done
-
-
-def _words(tokenizer: Tokenizer, texts: Iterable[str]) -> set[str]:
-    """The different words that the tokenizer cuts the sentences into before it looks into its vocabulary."""
-    encoder = tokenizers.Tokenizer.from_buffer(tokenizer.json_bytes)
-    found: set[str] = set()
-    for text in texts:
-        clean = CLEANERS[tokenizer.spec.clean](text).encode("utf-8", "replace").decode()
-        if encoder.normalizer is not None and tokenizer.spec.clean != "clip":  # as `Tokenizer` reads it
-            clean = encoder.normalizer.normalize_str(clean)
-        if encoder.pre_tokenizer is None:
-            found.add(clean)
-        else:
-            found.update(word for word, _ in encoder.pre_tokenizer.pre_tokenize_str(clean))
-    return found - {""}
-
-
-def _of_pieces(table: Table, tokenizer: Tokenizer, texts: Sequence[str], used: set[int], scripts: set[str]) -> set[int]:
+def _of_pieces(table: Table, tokenizer: Tokenizer, texts: Sequence[str], used: set[int]) -> set[int]:
     """WordPiece. Ideographs are words of their own, so their form inside a word is never asked for."""
     model = table["model"]
-    prefix = model.get("continuing_subword_prefix") or "##"
+    vocab: dict[str, int] = model["vocab"]
+    prefix, most = model.get("continuing_subword_prefix") or "##", model.get("max_input_chars_per_word", 100)
+    words = spelt_words(table, tokenizer.spec.clean, texts)
+    taken = {vocab[piece] for word in words for piece in pieces_of(word, vocab, prefix, most)}
+    scripts = scripts_of(words)
     single = set()
-    for token, index in model["vocab"].items():
+    for token, index in vocab.items():
         char = token.removeprefix(prefix)
         if len(char) == 1 and _is_kept(char, scripts) and not (token != char and script(char) == "CJK"):
             single.add(index)
-    return used | single | {model["vocab"][model["unk_token"]]}
+    return used | taken | single | {vocab[model["unk_token"]]}
 
 
-def _of_unigram(
-    table: Table, tokenizer: Tokenizer, texts: Sequence[str], used: set[int], scripts: set[str]
-) -> set[int]:
+def _of_unigram(table: Table, tokenizer: Tokenizer, texts: Sequence[str], used: set[int]) -> set[int]:
     model = table["model"]
     pieces: list[tuple[str, float]] = model["vocab"]
     lowest = min(range(len(pieces)), key=lambda index: pieces[index][1])
+    scripts = scripts_of(spelt_words(table, tokenizer.spec.clean, texts))
     single = {
         index
         for index, (piece, _) in enumerate(pieces)
@@ -152,7 +120,7 @@ def _of_unigram(
     return used | single | {lowest, *([] if model.get("unk_id") is None else [model["unk_id"]])}
 
 
-Keep = Callable[[Table, Tokenizer, Sequence[str], set[int], set[str]], set[int]]
+Keep = Callable[[Table, Tokenizer, Sequence[str], set[int]], set[int]]
 KINDS: dict[str, Keep] = {"BPE": _of_bpe, "WordPiece": _of_pieces, "Unigram": _of_unigram}
 
 

@@ -41,3 +41,15 @@ def test_train_makes_a_tokenizer_that_a_student_can_name(
     found = json.loads(capsys.readouterr().out)
     assert found["sentences"] > 1000
     assert found["tokens_after"] <= found["tokens_before"] == 300
+
+
+def test_samples_that_cannot_be_read_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "data.csv").write_text("filepath,title\na.png,a cat\nb.png,a dog\n")
+    words = ["vocab", "train", "--corpus", str(tmp_path / "data.csv")]
+    assert main([*words, "--size", "300", "--out", str(tmp_path / "tokenizer.json"), "--json", "-"]) == 0
+    told = capsys.readouterr()
+    assert "1 sample of data.csv cannot be read, and their captions do not count" in told.err
+    assert json.loads(told.out)["samples_left_out"] == {"data.csv": 1}
