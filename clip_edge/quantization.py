@@ -67,16 +67,17 @@ def read_quantization(data: bytes, where: Path) -> Quantization:
 
 
 def read_reports(bundle: Bundle) -> dict[str, Quantization]:
-    """Path of each artefact in a lower precision -> its report; hashes are checked.
+    """Path of each artefact and graph in a lower precision -> its report; hashes are checked.
 
     Raises:
         BundleError: a report was changed, or is none.
     """
     found = {}
-    for artifact in bundle.manifest.artifacts:
-        if artifact.quantization is not None:
-            data = bundle.read(artifact.quantization, MAX_BYTES)
-            found[artifact.path] = read_quantization(data, bundle.folder / artifact.quantization)
+    items = [(item.path, item.quantization) for item in bundle.manifest.artifacts]
+    items += [(item.path, item.quantization) for item in bundle.manifest.graphs]
+    for path, report in items:
+        if report is not None:
+            found[path] = read_quantization(bundle.read(report, MAX_BYTES), bundle.folder / report)
     return found
 
 

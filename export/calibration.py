@@ -14,6 +14,7 @@ from clip_edge.bundle import Tower
 from clip_edge.distill.data.readers import open_dataset
 from clip_edge.errors import DataError
 from clip_edge.export import cases
+from clip_edge.export.rows import Rows
 from clip_edge.export.sources import Exportable
 from clip_edge.images import open_image
 from clip_edge.numerics import Ints
@@ -104,17 +105,18 @@ def golden_rows(source: Exportable, tower: Tower) -> np.ndarray:
     return normalize(np.stack([to_pixels(picture, source.preprocess) for picture in pictures]), source.preprocess)
 
 
-def measured_rows(job: Job, calibration: Calibration) -> np.ndarray:
+def measured_rows(job: Job, calibration: Calibration) -> Rows:
     """Rows to measure ranges on: half of the calibration data, and the golden rows, which hold the extremes."""
-    return np.concatenate([_spread(calibration.rows(job.tower)[0], MEASURED), golden_rows(job.source, job.tower)])
+    measured = _spread(calibration.rows(job.tower)[0], MEASURED)
+    return job.read(np.concatenate([measured, golden_rows(job.source, job.tower)]))
 
 
-def judged_rows(job: Job) -> np.ndarray:
+def judged_rows(job: Job) -> Rows:
     """Rows to judge a precision by: the golden ones, and the held-out half of the calibration data, if any."""
     golden = golden_rows(job.source, job.tower)
     if job.calibration is None:
-        return golden
-    return np.concatenate([golden, _spread(job.calibration.rows(job.tower)[1], HELD_OUT)])
+        return job.read(golden)
+    return job.read(np.concatenate([golden, _spread(job.calibration.rows(job.tower)[1], HELD_OUT)]))
 
 
 def _spread(rows: np.ndarray, count: int) -> np.ndarray:

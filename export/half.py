@@ -15,6 +15,7 @@ from onnx import TensorProto
 from clip_edge.console import SILENT, Console
 from clip_edge.export.quantize.graph import Graph
 from clip_edge.export.quantize.ranges import observe
+from clip_edge.export.rows import Rows
 
 LARGEST = float(np.finfo(np.float16).max)
 SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
@@ -26,6 +27,7 @@ PRODUCTS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
 ROUNDING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 SHAPES = frozenset({"Shape", "Size"})  # take any type and give int64
 LIMITS = frozenset({"Clip", "Max", "Min"})  # where infinity means "no limit"
+WAVES = frozenset({"Cos", "Sin"})  # of places, in a mask decoder
 MASKS = frozenset({"Add", "Where"})  # what brings a mask to the scores of attention
 # Sums over a row, and functions whose result leaves the range of fp16 for inputs inside it.
 UNSAFE = frozenset(
@@ -33,14 +35,14 @@ UNSAFE = frozenset(
         "Softmax", "LogSoftmax", "LayerNormalization", "GroupNormalization", "InstanceNormalization",
         "BatchNormalization", "LpNormalization", "GlobalAveragePool", "AveragePool", "CumSum",
         "ReduceL1", "ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceLogSumExp",
-        "Pow", "Sqrt", "Exp", "Log", "Reciprocal", "Resize", "ConstantOfShape", "Range", "Cast",
+        "Pow", "Sqrt", "Exp", "Log", "Reciprocal", "Resize", "ConstantOfShape", "Range", "Cast", *WAVES,
     }
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Which nodes a target lets compute in fp16; the last node, and the length of the embedding, never do."""
+    """Which nodes a target lets compute in fp16; what makes an output, lengths and angles never do."""
 
     operations: frozenset[str] | None = None  # no others; None: all but `UNSAFE`
     largest: float = LARGEST  # of a weight
@@ -53,7 +55,7 @@ def to_half(model: onnx.ModelProto, rules: Rules, keep: Collection[str] = ()) ->
     Q/DQ pairs (operation set 19) get fp16 scales. `finite_masks` comes first.
     """
     graph = Graph(model)
-    floats = _floats(model) | {name for name, item in graph.constants.items() if item.data_type == TensorProto.FLOAT}
+    floats = _all_floats(graph)
     full = {*keep, *_full(graph, rules, floats)}
     halves = {value for node in graph.nodes if node.name not in full for value in node.output if value in floats}
     for node in list(graph.nodes):
@@ -64,6 +66,14 @@ def to_half(model: onnx.ModelProto, rules: Rules, keep: Collection[str] = ()) ->
                 is_scale = node.op_type in ROUNDING and place == 1
                 node.input[place] = _as(graph, name, name in halves, node.name not in full, is_scale=is_scale)
     return graph.finish()
+
+
+def half_nodes(model: onnx.ModelProto, rules: Rules, keep: Collection[str] = ()) -> list[str]:
+    """The names of the nodes that `to_half` lets compute in fp16."""
+    graph = Graph(model)
+    floats = _all_floats(graph)
+    full = {*keep, *_full(graph, rules, floats)}
+    return [node.name for node in graph.nodes if node.name not in full and floats.intersection(node.output)]
 
 
 def finite_masks(graph: Graph) -> None:
@@ -81,13 +91,19 @@ def finite_masks(graph: Graph) -> None:
                 node.input[place] = graph.add_constant(f"{name}_{form}", np.where(value <= limit, MASKED, value))
 
 
-def overflowing(model: onnx.ModelProto, rows: np.ndarray, console: Console = SILENT) -> set[str]:
+def overflowing(model: onnx.ModelProto, rows: Rows, console: Console = SILENT) -> set[str]:
     """The nodes of an fp32 graph that read or make a value near the end of fp16's range, on any of `rows`."""
     floats = _floats(model)
     made = [value for node in model.graph.node for value in node.output if value in floats]
     seen = observe(model, made, rows, console=console)
     large = {name for name, values in seen.items() if max(-values.low, values.high) > NEAR_LARGEST}
     return {node.name for node in model.graph.node if large.intersection([*node.input, *node.output])}
+
+
+def _all_floats(graph: Graph) -> set[str]:
+    """The values and constants that are fp32."""
+    constants = {name for name, item in graph.constants.items() if item.data_type == TensorProto.FLOAT}
+    return constants | _floats(graph.model)
 
 
 def _floats(model: onnx.ModelProto) -> set[str]:
@@ -114,7 +130,8 @@ def _as(graph: Graph, name: str, is_half: bool, wanted_half: bool, *, is_scale: 
 
 def _full(graph: Graph, rules: Rules, floats: Collection[str]) -> set[str]:
     """The names of the nodes that stay in fp32."""
-    full = {*_length(graph), graph.makers()[graph.output].name}
+    makers = graph.makers()
+    full = {*_length(graph), *_angles(graph), *(makers[name].name for name in graph.outputs)}
     users = graph.users()
     for node in graph.nodes:
         constants = [graph.array(name) for name in node.input if name in graph.constants and name in floats]
@@ -139,13 +156,23 @@ def _scales_a_factor(graph: Graph, node: onnx.NodeProto, users: Sequence[onnx.No
 
 
 def _length(graph: Graph) -> set[str]:
-    """What the output is computed from without another product: the norm that makes its length 1."""
+    """What an output is computed from without another product: the norm that makes its length 1."""
+    return _behind(graph, graph.outputs, PRODUCTS)
+
+
+def _angles(graph: Graph) -> set[str]:
+    """What computes an angle: many turns of a circle leave fp16 no digits for the place on it."""
+    return _behind(graph, [name for node in graph.nodes if node.op_type in WAVES for name in node.input], frozenset())
+
+
+def _behind(graph: Graph, values: Sequence[str], until: frozenset[str]) -> set[str]:
+    """The names of the nodes that `values` are computed from, back to operations of `until`, without these."""
     makers = graph.makers()
     found: set[str] = set()
-    waiting = [graph.output]
+    waiting = list(values)
     while waiting:
         node = makers.get(waiting.pop())
-        if node is not None and node.op_type not in PRODUCTS and node.name not in found:
+        if node is not None and node.op_type not in until and node.name not in found:
             found.add(node.name)
             waiting += node.input
     return found

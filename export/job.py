@@ -6,15 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor, nn
 
 from clip_edge.bundle import Precision, Tower
 from clip_edge.console import Console
 from clip_edge.export.calibration import Calibration
+from clip_edge.export.rows import Rows
 from clip_edge.export.sources import Exportable
 from clip_edge.export.targets import Declaration, Target
 from clip_edge.graphs import GraphName
 from clip_edge.quantization import Machine, Quantization
+
+Prepare = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""Normalised pictures (N, 3, S, S) -> what a graph for segmentation reads of them, by name."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Job:
     `capabilities` are the GPUs that engines are built for ahead of time, as `sm89`; empty: the target's own choice.
     `ios` is the oldest iOS that must read a Core ML package; None: the usual one of the precision.
     `machine` is the kind of processor that 8 bits are laid out for, where a target knows more than one.
+    `prepare` is set where the graph is no tower, but reads something else of the same pictures.
     """
 
     tower: Tower
@@ -40,6 +46,13 @@ class Job:
     capabilities: tuple[str, ...] = ()
     ios: int | None = None
     machine: Machine = "any"
+    prepare: Prepare | None = None
+
+    def read(self, rows: np.ndarray) -> Rows:
+        """What the graph reads of inputs of the tower: (N, 3, S, S) normalised pictures, or (N, L) ids."""
+        if self.prepare is not None:
+            return Rows(self.prepare(rows))
+        return Rows({self.declaration.input: rows.astype(self.declaration.input_dtype, copy=False)})
 
     @property
     def declaration(self) -> Declaration:
@@ -51,8 +64,8 @@ class Job:
 class GraphJob:
     """One graph for segmentation, for one target in one precision.
 
-    `examples` are its inputs in the order of the declaration, of batch 2. `tower` is the same graph as an image tower,
-    for precisions that are measured on pictures; None for heads.
+    `examples` are its inputs in the order of the declaration, of batch 2. `pictures` is the same graph as a job of the
+    image tower: what precisions are measured on and judged by.
     """
 
     graph: GraphName
@@ -60,7 +73,7 @@ class GraphJob:
     examples: tuple[Tensor, ...]
     target: Target
     precision: Precision
-    tower: Job | None
+    pictures: Job
 
 
 WriteTower = Callable[[Job, Path], Quantization | None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, cast
@@ -56,15 +56,17 @@ def write_graph(job: GraphJob, path: Path) -> Quantization | None:
     Raises:
         ExportError, ConfigError: as `write_tower`.
     """
+    return _write(traced_graph(job), job.pictures if job.precision != "fp32" else None, path)
+
+
+def traced_graph(job: GraphJob) -> onnx.ModelProto:
+    """A copy of the fp32 form of a graph for segmentation, which is traced once for all precisions."""
     declaration = job.target.graphs[job.graph]
     batch, points = torch.export.Dim("batch"), torch.export.Dim("points")
     free = {"points": {0: batch, 1: points}, "labels": {0: batch, 1: points}}
     dynamic = tuple(free.get(name, {0: batch}) for name in declaration.inputs)
     names = list(declaration.inputs), list(declaration.outputs)
-    with plain_attention():
-        plain = _trace(job.module, job.examples, names, dynamic, job.target.opset)
-    clean(plain)
-    return _write(plain, job.tower if job.precision != "fp32" else None, path)
+    return _once(job.module, lambda: _trace(job.module, job.examples, names, dynamic, job.target.opset))
 
 
 def _write(plain: onnx.ModelProto, lower: Job | None, path: Path) -> Quantization | None:
@@ -80,13 +82,16 @@ def _write(plain: onnx.ModelProto, lower: Job | None, path: Path) -> Quantizatio
 
 def _traced_once(job: Job) -> onnx.ModelProto:
     """A copy of the fp32 graph of a tower, which is traced once for all precisions."""
-    if job.module not in _traced:
+    return _once(job.module, lambda: trace(job.module, job.example, job.declaration, job.target.opset))
+
+
+def _once(module: nn.Module, make: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
+    if module not in _traced:
         with plain_attention():
-            model = trace(job.module, job.example, job.declaration, job.target.opset)
-        clean(model)
-        _traced[job.module] = model
+            _traced[module] = make()
+        clean(_traced[module])
     copied = onnx.ModelProto()
-    copied.CopyFrom(_traced[job.module])
+    copied.CopyFrom(_traced[module])
     return copied
 
 

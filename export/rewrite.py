@@ -74,7 +74,7 @@ def add_biases(graph: Graph) -> None:
         node = next(node for node in graph.nodes if node.name == layer.node)
         add = _only_user(users, layer.output, "Add")
         shape = shapes.get(layer.input, ())
-        if add is None or len(shape) != 3 or not all(shape[1:]) or add.output[0] == graph.output:
+        if add is None or len(shape) != 3 or not all(shape[1:]) or add.output[0] in graph.outputs:
             continue
         bias, outputs = _other(add, layer.output), graph.constants[layer.weight].dims[1]
         if bias not in graph.constants or list(graph.constants[bias].dims) != [outputs]:
@@ -102,7 +102,7 @@ def _fold_one(graph: Graph, layer: WeightLayer) -> bool:
     users = graph.users()
     node = next(node for node in graph.nodes if node.name == layer.node)
     follower = _only_user(users, layer.output, "Mul") or _only_user(users, layer.output, "Add")
-    if follower is None or follower.output[0] == graph.output:
+    if follower is None or follower.output[0] in graph.outputs:
         return False
     weight = graph.array(node.input[1])
     value = next((_per_channel(graph, name, weight) for name in follower.input if name in graph.constants), None)

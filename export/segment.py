@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -17,7 +18,7 @@ from clip_edge.console import Console
 from clip_edge.distill.models.student import Student
 from clip_edge.errors import ConfigError, ExportError
 from clip_edge.export.calibration import Calibration
-from clip_edge.export.job import GraphJob, Job, WriteGraph
+from clip_edge.export.job import GraphJob, Job, Prepare, WriteGraph
 from clip_edge.export.parts import cut
 from clip_edge.export.sources import Exportable
 from clip_edge.export.targets import Target, graph_file_name
@@ -81,24 +82,22 @@ def write_graphs(
     reference = run_graphs(cut(student), pixels)
     write_file(folder / GOLDEN_GRAPHS, _golden(reference).to_bytes())
     folded = _fold(student, reference)
-    written: dict[str, Graph] = {}
+    probe = probe_pixels(source.preprocess.size)
+    reads: dict[GraphName, Prepare | None] = {"encoder": None}
+    reads |= {head: _reads(folded["encoder"], head) for head in folded if head != "encoder"}
+    written = []
     for name, target, precision, machine in targets:
         for graph, declaration in target.graphs.items():
             if graph not in folded:
                 continue
-            fits = precision if precision in declaration.precisions else "fp32"
-            path = graph_file_name(target, graph, fits)
-            if path in written:
-                continue
+            path = graph_file_name(target, graph, precision)
             console.say(f"exporting {path}")
             examples = tuple(reference[key][:BATCH].clone() for key in declaration.inputs)
-            tower = None
-            if graph == "encoder":
-                probe = probe_pixels(source.preprocess.size)
-                tower = Job("image", folded[graph], probe, source, target, fits, calibration, console, machine=machine)
-            job = GraphJob(graph, folded[graph], examples, target, fits, tower)
-            written[path] = _write_graph(job, name, folder / path, path, reference)
-    return tuple(written.values())
+            pictures = Job("image", folded[graph], probe, source, target, precision, calibration, console)
+            pictures = replace(pictures, machine=machine, prepare=reads[graph])
+            job = GraphJob(graph, folded[graph], examples, target, precision, pictures)
+            written.append(_write_graph(job, name, folder / path, path, reference))
+    return tuple(written)
 
 
 def _write_graph(job: GraphJob, target: str, file: Path, path: str, reference: Values) -> Graph:
@@ -121,6 +120,29 @@ def _write_graph(job: GraphJob, target: str, file: Path, path: str, reference: V
     )
 
 
+def _reads(encoder: nn.Module, head: GraphName) -> Prepare:
+    """What a head reads of pictures: their maps, and prompts in turn where it takes them."""
+
+    def prepare(pixels: np.ndarray) -> dict[str, np.ndarray]:
+        parts = [torch.from_numpy(pixels[at : at + CASES]) for at in range(0, len(pixels), CASES)]
+        with torch.inference_mode():
+            found = {"feature_map": torch.cat([encoder(part) for part in parts]).numpy()}
+        if head == "mask_decoder":
+            found |= {name: value.numpy() for name, value in _prompts(len(pixels)).items()}
+        return found
+
+    return prepare
+
+
+def _prompts(count: int) -> Values:
+    """`PROMPTS` in turn, one for each picture."""
+    turns = [PROMPTS[i % len(PROMPTS)] for i in range(count)]
+    return {
+        "points": torch.tensor([points for points, _ in turns]),
+        "labels": torch.tensor([labels for _, labels in turns]),
+    }
+
+
 def _named(name: str, dtype: TensorType, value: Tensor) -> NamedTensor:
     """Batch and number of points are free."""
     free = 2 if name in ("points", "labels") else 1
@@ -129,12 +151,7 @@ def _named(name: str, dtype: TensorType, value: Tensor) -> NamedTensor:
 
 def run_graphs(graphs: Mapping[GraphName, nn.Module], pixels: Tensor) -> Values:
     """(K, 3, S, S) through all graphs with the golden prompts: every input and output by name."""
-    turns = [PROMPTS[i % len(PROMPTS)] for i in range(len(pixels))]
-    values: Values = {
-        PIXELS: pixels,
-        "points": torch.tensor([points for points, _ in turns]),
-        "labels": torch.tensor([labels for _, labels in turns]),
-    }
+    values: Values = {PIXELS: pixels, **_prompts(len(pixels))}
     with torch.inference_mode():
         values["feature_map"] = graphs["encoder"](pixels)
         values["image_embeds"], values["patch_embeds"] = graphs["clip_head"](values["feature_map"])

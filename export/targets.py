@@ -23,15 +23,11 @@ class Declaration:
 
 @dataclass(frozen=True)
 class GraphDeclaration:
-    """The contract of a graph for segmentation: named inputs with their types, named float32 outputs, batch first.
-
-    Asked for a precision that it has not, the graph is written in fp32: heads are small beside the encoder.
-    """
+    """The contract of a graph for segmentation: named inputs with their types, named float32 outputs, batch first."""
 
     inputs: dict[str, TensorType]
     outputs: tuple[str, ...]
     stem: str
-    precisions: tuple[Precision, ...] = ("fp32",)
 
 
 @dataclass(frozen=True)
@@ -91,9 +87,7 @@ TARGETS = {
             "text": Declaration("input_ids", "int64", "text_embeds", "text_model"),
         },
         graphs={
-            "encoder": GraphDeclaration(
-                {"pixel_values": "float32"}, ("feature_map",), "encoder", ("fp32", "fp16", "int8", "int4")
-            ),
+            "encoder": GraphDeclaration({"pixel_values": "float32"}, ("feature_map",), "encoder"),
             "clip_head": GraphDeclaration({"feature_map": "float32"}, ("image_embeds", "patch_embeds"), "clip_head"),
             "mask_decoder": GraphDeclaration(
                 {"feature_map": "float32", "points": "float32", "labels": "int64"},

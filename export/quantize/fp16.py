@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx
 from onnx import TensorProto
 
 from clip_edge.export.calibration import judged_rows
-from clip_edge.export.half import NEAR_LARGEST, Rules, finite_masks, overflowing, to_half
+from clip_edge.export.half import NEAR_LARGEST, Rules, finite_masks, half_nodes, overflowing, to_half
 from clip_edge.export.job import Job
 from clip_edge.export.quantize.graph import Graph, weight_layers
-from clip_edge.export.quantize.judge import Judge
+from clip_edge.export.quantize.judge import Judge, choose_kept
 from clip_edge.export.quantize.layers import Rounded, snr_db
 from clip_edge.export.rewrite import fold_factors, fuse_gelu
+from clip_edge.export.rows import Rows
+from clip_edge.numerics import TOLERANCES
 from clip_edge.quantization import SCHEMA, Layer, Quantization
 
 SNR_ROWS = 8
@@ -49,8 +51,13 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
     base = prepared.finish()
     rows = judged_rows(job)
     large = overflowing(base, rows, job.console)
-    finished = to_half(base, RULES, large)
-    judge = Judge(base, rows)
+    judge = Judge(base, rows, TOLERANCES["fp16"].min_cosine)
+    candidates = half_nodes(base, RULES, large)
+    costly = choose_kept(
+        candidates, lambda half: to_half(base, RULES, large | (set(candidates) - set(half))), judge, job.console
+    )
+    finished = to_half(base, RULES, large | costly.keys())
+    reasons = {name: judge.why_kept(cost) for name, cost in costly.items()}
     return finished, Quantization(
         schema=SCHEMA,
         precision="fp16",
@@ -58,13 +65,13 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
         calibration_images=0 if job.calibration is None else len(job.calibration.pixels),
         calibration_texts=0 if job.calibration is None else len(job.calibration.input_ids),
         min_cosine=round(float(judge.cosines(finished).min()), 6),
-        layers=tuple(_report(base, large, rows[:SNR_ROWS])),
+        layers=tuple(_report(base, large, reasons, rows[:SNR_ROWS])),
     )
 
 
-def _report(model: onnx.ModelProto, large: Collection[str], rows: np.ndarray) -> list[Layer]:
+def _report(model: onnx.ModelProto, large: Collection[str], costly: Mapping[str, str], rows: Rows) -> list[Layer]:
     graph = Graph(model)
-    halves = _half_weights(to_half(model, RULES, large))
+    halves = _half_weights(to_half(model, RULES, {*large, *costly}))
     found = []
     layers = weight_layers(graph)
     rounded = [
@@ -73,11 +80,17 @@ def _report(model: onnx.ModelProto, large: Collection[str], rows: np.ndarray) ->
     ratios = snr_db(model, rounded, rows)
     for layer in layers:
         is_half = layer.weight in halves
-        reason = "chosen" if is_half else "kept: its values come near the end of fp16's range"
+        reason = "chosen" if is_half else _why(layer.node, large, costly)
         size = int(np.prod(graph.constants[layer.weight].dims)) * (2 if is_half else 4)
         precision = "fp16" if is_half else "fp32"
         found.append(Layer(layer.name, layer.op, precision, reason, ratios.get(layer.name), size))
     return found
+
+
+def _why(node: str, large: Collection[str], costly: Mapping[str, str]) -> str:
+    if node in large:
+        return "kept: its values come near the end of fp16's range"
+    return costly.get(node, "kept: angles and lengths need fp32")
 
 
 def _half_weights(model: onnx.ModelProto) -> set[str]:

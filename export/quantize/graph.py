@@ -27,14 +27,9 @@ class Graph:
             node.name = node.name or f"node_{index}"
 
     @property
-    def input(self) -> str:
-        """The name of the one input."""
-        return str(self.model.graph.input[0].name)
-
-    @property
-    def output(self) -> str:
-        """The name of the one output."""
-        return str(self.model.graph.output[0].name)
+    def outputs(self) -> list[str]:
+        """The names of the values that leave the graph."""
+        return [str(value.name) for value in self.model.graph.output]
 
     def makers(self) -> dict[str, onnx.NodeProto]:
         """Value -> the node that makes it."""

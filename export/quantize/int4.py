@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from clip_edge.export.quantize.mixture import Forms, Mixture
 from clip_edge.export.quantize.qdq import quantise_rows, refuse_infinite
 from clip_edge.export.quantize.tables import byte_table, nibble_table
 from clip_edge.export.rewrite import fold_factors, fuse_gelu
+from clip_edge.export.rows import Rows
 from clip_edge.numerics import TOLERANCES
 from clip_edge.quantization import SCHEMA, Layer, Quantization
 
@@ -25,6 +27,7 @@ BLOCK = 32
 SHRINK = np.linspace(1.0, 0.7, 13)  # scales tried for a block, as shares of the one that clips nothing
 AT_ONCE = 1024  # blocks that are searched together: what a core's cache holds
 SNR_ROWS = 8
+LEAST_ROWS = 16  # of a table: a shorter one has nothing to gain
 
 
 def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantization]:
@@ -36,15 +39,21 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
     graph = Graph(base)
     layers = weight_layers(graph)
     candidates = [layer.name for layer in layers if _fits(graph, layer)]
-    judge = Judge(base, judged_rows(job))
+    judge = Judge(base, judged_rows(job), TOLERANCES["int4"].min_cosine)
     forms = {
         layer.name: Forms(_rounded(graph, layer), _widened(graph, layer))
         for layer in layers
-        if layer.kind == "embedding" or layer.name in candidates
+        if _has_bytes(graph, layer)
     }
     mixture = Mixture(base, layers, forms)
-    kept = choose_kept(candidates, mixture.choose, judge, TOLERANCES["int4"].min_cosine, job.console)
-    finished = _build(base, [name for name in candidates if name not in kept])
+    spare = judge.scores(mixture.choose([])).min() < judge.goal  # 8 bits are too few for what is kept
+    if spare:
+        weights = {layer.name: graph.array(layer.weight) for layer in layers if layer.name in candidates}
+        forms = {name: replace(form, high=weights.get(name, form.high)) for name, form in forms.items()}
+        mixture = Mixture(base, layers, forms)
+    kept = choose_kept(candidates, mixture.choose, judge, job.console)
+    finished = _build(base, candidates, kept, spare=spare)
+    reasons = {name: judge.why_kept(cost) for name, cost in kept.items()}
     return finished, Quantization(
         schema=SCHEMA,
         precision="int4",
@@ -53,7 +62,7 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
         calibration_images=0 if job.calibration is None else len(job.calibration.pixels),
         calibration_texts=0 if job.calibration is None else len(job.calibration.input_ids),
         min_cosine=round(float(judge.cosines(finished).min()), 6),
-        layers=tuple(_report(base, forms, candidates, kept, judge.rows[:SNR_ROWS])),
+        layers=tuple(_report(base, forms, candidates, reasons, judge.rows[:SNR_ROWS], spare=spare)),
     )
 
 
@@ -65,18 +74,30 @@ def _block_axis(layer: WeightLayer) -> int:
 def _fits(graph: Graph, layer: WeightLayer) -> bool:
     shape = graph.constants[layer.weight].dims
     if layer.kind == "embedding":
-        return bool(shape[1] % 2 == 0)
+        return bool(shape[1] % 2 == 0 and shape[0] >= LEAST_ROWS)
     return layer.kind in ("linear", "convolution") and shape[_block_axis(layer)] >= BLOCK
 
 
-def _build(base: onnx.ModelProto, chosen: Collection[str]) -> onnx.ModelProto:
+def _has_bytes(graph: Graph, layer: WeightLayer) -> bool:
+    """Whether there is a form of 8 bits: of what has one of 4, and of tables whose rows have no halves."""
+    rows = graph.constants[layer.weight].dims[0]
+    return _fits(graph, layer) or (layer.kind == "embedding" and rows >= LEAST_ROWS)
+
+
+def _build(
+    base: onnx.ModelProto, candidates: Collection[str], kept: Collection[str], *, spare: bool
+) -> onnx.ModelProto:
+    """The graph with `candidates` in 4 bits but for those `kept`, which have 8, or all their bits when `spare`."""
     graph = Graph(base)
     nodes = {node.name: node for node in graph.nodes}
     for layer in weight_layers(graph):
+        if not _has_bytes(graph, layer) or (spare and layer.name in kept):
+            continue
+        small = layer.name in candidates and layer.name not in kept
         if layer.kind == "embedding":
-            (nibble_table if layer.name in chosen else byte_table)(graph, layer)
-        elif _fits(graph, layer):
-            widen: Callable[[Graph, WeightLayer], str] = _blocks if layer.name in chosen else _bytes
+            (nibble_table if small else byte_table)(graph, layer)
+        else:
+            widen: Callable[[Graph, WeightLayer], str] = _blocks if small else _bytes
             nodes[layer.node].input[1] = widen(graph, layer)
     return graph.finish(OPSET)
 
@@ -153,8 +174,10 @@ def _report(
     base: onnx.ModelProto,
     forms: Mapping[str, Forms],
     candidates: Collection[str],
-    kept: Mapping[str, float],
-    rows: np.ndarray,
+    kept: Mapping[str, str],
+    rows: Rows,
+    *,
+    spare: bool,
 ) -> list[Layer]:
     graph = Graph(base)
     layers = weight_layers(graph)
@@ -165,7 +188,8 @@ def _report(
         size = int(np.prod(graph.constants[layer.weight].dims))
         precision, size_bytes, reason = "int4", size // 2, "chosen"
         if layer.name in kept:
-            precision, size_bytes, reason = "int8", size, f"kept: alone it costs {kept[layer.name]:.4f} of cosine"
+            precision, size_bytes = ("fp32", 4 * size) if spare else ("int8", size)
+            reason = kept[layer.name]
         elif layer.name not in candidates:
             precision, size_bytes, reason = "fp32", 4 * size, "small, and its few weights for each output matter"
         found.append(Layer(layer.name, layer.op, precision, reason, ratios.get(layer.name), size_bytes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from clip_edge.export.quantize.qdq import Scheme, insert_qdq, quantise_rows, qua
 from clip_edge.export.quantize.ranges import Method, Range, Values, choose_range, observe
 from clip_edge.export.quantize.tables import byte_table
 from clip_edge.export.rewrite import add_biases, fold_factors, replace_gelu
+from clip_edge.export.rows import Rows
 from clip_edge.numerics import TOLERANCES
 from clip_edge.quantization import SCHEMA, Layer, Machine, Quantization
 
@@ -52,15 +53,9 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
     fold_factors(prepared)
     base = prepared.finish(job.target.opset_of("int8"))
     draft = _Draft(base, measured_rows(job, job.calibration), job)
-    judge = Judge(base, judged_rows(job))
-    method = max(METHODS, key=lambda name: judge.cosines(draft.build(draft.candidates, name)).min())
-    kept = choose_kept(
-        draft.candidates,
-        lambda chosen: draft.build(chosen, method),
-        judge,
-        TOLERANCES["int8"].min_cosine,
-        job.console,
-    )
+    judge = Judge(base, judged_rows(job), TOLERANCES["int8"].min_cosine)
+    method = max(METHODS, key=lambda name: judge.scores(draft.build(draft.candidates, name)).min())
+    kept = choose_kept(draft.candidates, lambda chosen: draft.build(chosen, method), judge, job.console)
     chosen = [name for name in draft.candidates if name not in kept]
     finished = draft.build(chosen, method)
     largest = draft.scheme.weight_max
@@ -72,7 +67,7 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
         calibration_images=len(job.calibration.pixels),
         calibration_texts=len(job.calibration.input_ids),
         min_cosine=round(float(judge.cosines(finished).min()), 6),
-        layers=tuple(draft.report(kept, method)),
+        layers=tuple(draft.report({name: judge.why_kept(cost) for name, cost in kept.items()}, method)),
         machine=job.machine,
     )
 
@@ -80,7 +75,7 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
 class _Draft:
     """A graph on its way to int8: what its activations hold, and which of its layers may change."""
 
-    def __init__(self, base: onnx.ModelProto, rows: np.ndarray, job: Job) -> None:
+    def __init__(self, base: onnx.ModelProto, rows: Rows, job: Job) -> None:
         self.base = base
         self.rows = rows
         self.scheme = SCHEMES[job.machine]
@@ -100,7 +95,9 @@ class _Draft:
             return "grouped convolution: runtimes have no 8-bit kernel for it"
         if layer.node in branches:
             return "squeeze-and-excite branch: sensitive, and too small to gain"
-        if layer.kind != "embedding" and layer.kind != "depthwise" and min(shape[0], shape[1]) < SMALLEST:
+        if layer.kind == "embedding":
+            return "too small to gain" if shape[0] < SMALLEST else None
+        if layer.kind != "depthwise" and min(shape[0], shape[1]) < SMALLEST:
             return None if layer.op == "Conv" and shape[1] == 3 else "too small to gain"
         return None
 
@@ -109,14 +106,14 @@ class _Draft:
         return {name: choose_range(values, method) for name, values in self.values.items()}
 
     def build(self, chosen: Collection[str], method: Method) -> onnx.ModelProto:
-        """The graph with `chosen` layers, and all embedding tables, in 8 bits."""
+        """The graph with `chosen` layers, and the embedding tables, in 8 bits."""
         graph = Graph(insert_qdq(self.base, chosen, self.ranges(method), self.scheme))
         for layer in weight_layers(graph):
-            if layer.kind == "embedding":
+            if layer.kind == "embedding" and layer.name not in self.fixed:
                 byte_table(graph, layer)
         return graph.finish()
 
-    def report(self, kept: dict[str, float], method: Method) -> list[Layer]:
+    def report(self, kept: Mapping[str, str], method: Method) -> list[Layer]:
         """Every layer, with what it is and what it would lose."""
         ranges = self.ranges(method)
         rounded = [
@@ -129,9 +126,7 @@ class _Draft:
         for layer in self.layers:
             size = int(np.prod(self.graph.constants[layer.weight].dims))
             high = layer.name in kept or layer.name in self.fixed
-            reason = self.fixed.get(layer.name, "chosen")
-            if layer.name in kept:
-                reason = f"kept: alone it costs {kept[layer.name]:.4f} of cosine"
+            reason = kept.get(layer.name) or self.fixed.get(layer.name, "chosen")
             name = "fp32" if high else "int8"
             found.append(Layer(layer.name, layer.op, name, reason, ratios.get(layer.name), size * (4 if high else 1)))
         return found

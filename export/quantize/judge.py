@@ -9,59 +9,94 @@ import onnx
 
 from clip_edge.console import Console
 from clip_edge.errors import ExportError
-from clip_edge.export.quantize.ranges import ROWS, open_graph
+from clip_edge.export.quantize.ranges import open_graph
+from clip_edge.export.rows import Rows
+from clip_edge.graphs import MASK_LOGITS
 from clip_edge.numerics import Doubles, Floats, cosine_rows
+from clip_edge.runtime.verify_graphs import MIN_MASK_IOU
+from clip_edge.segment import mask_iou
 
 FOCUS = 12  # rows on which single layers are compared: those on which the first draft was worst
 TRIES = 24  # of giving kept layers back
 RUNS = 64  # of neighbouring layers, ranked together before single ones: bounds the time of a deep tower
 MARGIN = 0.0015  # above the tolerance: another processor rounds some sums the other way
+MARGIN_SHARE = 0.25  # of what the tolerance allows: the most that the margin takes
 
-Draft = onnx.ModelProto | Callable[[np.ndarray], Floats]  # a graph, or what computes as it would: rows -> embeddings
+Draft = onnx.ModelProto | Callable[[Rows], list[Floats]]  # a graph, or what computes as it would: rows -> outputs
 Build = Callable[[Collection[str]], Draft]  # layers in the lower precision -> draft
 
 
 class Judge:
-    """The fp32 embeddings of rows, and cosines to them. `fuse` as in `open_graph`."""
+    """What fp32 gives for rows, and how near a draft comes to it. `fuse` as in `open_graph`."""
 
-    def __init__(self, model: onnx.ModelProto, rows: np.ndarray, *, fuse: bool = True) -> None:
+    def __init__(self, model: onnx.ModelProto, rows: Rows, tolerance: float, *, fuse: bool = True) -> None:
+        """`tolerance` is the smallest cosine that will be allowed."""
         self.rows = rows
         self.fuse = fuse
+        self.tolerance = tolerance
+        self.goal = tolerance + min(MARGIN, MARGIN_SHARE * (1 - tolerance))
         self.reference = embed(model, rows)
+        self._masks = [value.name for value in model.graph.output].index(MASK_LOGITS) if _has_masks(model) else None
         self._focus = np.arange(len(rows))
 
     def cosines(self, model: Draft) -> Doubles:
-        """The cosine of each row to fp32; a row with NaN has -1."""
-        return self._cosines(model, np.arange(len(self.rows)))
+        """The cosine of each row to fp32, the smallest of all outputs; a row with NaN has -1."""
+        return self._cosines(embed(model, self.rows, fuse=self.fuse), np.arange(len(self.rows)))
 
-    def focus(self, cosines: Doubles) -> None:
+    def scores(self, model: Draft) -> Doubles:
+        """As `cosines`, and no more than the masks are worth: one whose IoU is at its limit, the tolerance."""
+        return self._scores(model, np.arange(len(self.rows)))
+
+    def focus(self, scores: Doubles) -> None:
         """Look at the worst rows only from now on."""
-        self._focus = np.argsort(cosines, kind="stable")[:FOCUS]
+        self._focus = np.argsort(scores, kind="stable")[:FOCUS]
 
     def focused(self, model: Draft) -> float:
-        """The smallest cosine of the rows in focus."""
-        return float(self._cosines(model, self._focus).min())
+        """The smallest score of the rows in focus."""
+        return float(self._scores(model, self._focus).min())
 
-    def _cosines(self, model: Draft, chosen: np.ndarray) -> Doubles:
+    def why_kept(self, cost: float) -> str:
+        """The words for a layer that keeps its precision: what it alone costs."""
+        return f"kept: alone it costs {cost:.4f} of cosine" + (" or mask IoU" if self._masks is not None else "")
+
+    def _scores(self, model: Draft, chosen: np.ndarray) -> Doubles:
+        found = embed(model, self.rows[chosen], fuse=self.fuse)
+        cosines = self._cosines(found, chosen)
+        if self._masks is None:
+            return cosines
+        pairs = zip(found[self._masks] > 0, self.reference[self._masks][chosen] > 0, strict=True)
+        overlaps = [min(map(mask_iou, have, want)) for have, want in pairs]  # of three answers in each row
+        worth = (1 - self.tolerance) / (1 - MIN_MASK_IOU)
+        return np.minimum(cosines, 1 - worth * (1 - np.array(overlaps)))
+
+    def _cosines(self, found: list[Floats], chosen: np.ndarray) -> Doubles:
+        pairs = zip(found, self.reference, strict=True)
         with np.errstate(invalid="ignore", over="ignore"):
-            found = cosine_rows(embed(model, self.rows[chosen], fuse=self.fuse), self.reference[chosen])
-        return np.where(np.isfinite(found), found, -1.0)
+            each = [cosine_rows(_flat(have), _flat(want[chosen])) for have, want in pairs]
+        smallest = np.min(each, axis=0)
+        return np.where(np.isfinite(smallest), smallest, -1.0)
 
 
-def embed(model: Draft, rows: np.ndarray, *, fuse: bool = True) -> Floats:
-    """The embeddings of `rows`, or their maps in one row each: (N, ...) -> (N, D). `fuse` as in `open_graph`."""
+def _has_masks(model: onnx.ModelProto) -> bool:
+    return any(value.name == MASK_LOGITS for value in model.graph.output)
+
+
+def _flat(values: Floats) -> Floats:
+    """(N, ...) -> (N, D): a map is one vector."""
+    return values.reshape(len(values), -1)
+
+
+def embed(model: Draft, rows: Rows, *, fuse: bool = True) -> list[Floats]:
+    """Each output for `rows`, (N, ...). `fuse` as in `open_graph`."""
     if not isinstance(model, onnx.ModelProto):
-        return model(rows).reshape(len(rows), -1)
+        return model(rows)
     session = open_graph(model, fuse=fuse)
-    (source,) = (item.name for item in session.get_inputs())
-    parts = [session.run(None, {source: rows[start : start + ROWS]})[0] for start in range(0, len(rows), ROWS)]
-    return np.concatenate(parts).reshape(len(rows), -1)
+    parts = [session.run(None, part) for part in rows.batches()]
+    return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 
-def choose_kept(
-    candidates: Sequence[str], build: Build, judge: Judge, tolerance: float, console: Console
-) -> dict[str, float]:
-    """The fewest layers that must keep the higher precision, each with what it alone costs in cosine.
+def choose_kept(candidates: Sequence[str], build: Build, judge: Judge, console: Console) -> dict[str, float]:
+    """The fewest layers that must keep the higher precision, each with what it alone costs (`Judge.scores`).
 
     Runs of neighbouring layers are ranked by the cosine that each one alone loses on the worst rows, and a bisection
     finds how many of the worst to keep; their layers are ranked in the same way one by one, and those are given back
@@ -70,11 +105,11 @@ def choose_kept(
     Raises:
         ExportError: even with every layer kept the tolerance is missed.
     """
-    goal = tolerance + MARGIN
-    cosines = judge.cosines(build(candidates))
-    if cosines.min() >= goal:
+    goal = judge.goal
+    scores = judge.scores(build(candidates))
+    if scores.min() >= goal:
         return {}
-    judge.focus(cosines)
+    judge.focus(scores)
 
     def rank(groups: Sequence[Sequence[str]]) -> list[float]:
         costs = []
@@ -95,7 +130,7 @@ def choose_kept(
     costs = dict(zip(singles, rank([[name] for name in singles]), strict=True))
     order = sorted(singles, key=lambda name: -costs[name])
     kept = _give_back([name for run in _bisect([[name] for name in order], passes) for name in run], passes)
-    while judge.cosines(build([name for name in candidates if name not in kept])).min() < goal:
+    while judge.scores(build([name for name in candidates if name not in kept])).min() < goal:
         rest = [name for name in [*order, *candidates] if name not in kept]
         if not rest:
             raise ExportError(

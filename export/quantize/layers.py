@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 
 from clip_edge.export.quantize.graph import Graph, WeightLayer
-from clip_edge.export.quantize.ranges import ROWS, Range, open_graph
+from clip_edge.export.quantize.ranges import Range, open_graph
+from clip_edge.export.rows import Rows
 
 LOSSLESS_DB = 200.0  # no error at all
 
@@ -23,7 +24,7 @@ class Rounded:
     span: Range | None = None  # None: the input stays float
 
 
-def snr_db(model: onnx.ModelProto, layers: Sequence[Rounded], rows: np.ndarray) -> dict[str, float]:
+def snr_db(model: onnx.ModelProto, layers: Sequence[Rounded], rows: Rows) -> dict[str, float]:
     """Layer -> power of its fp32 output over the power of its error, when it alone is rounded, in decibels.
 
     All layers are measured in one pass: each gets a rounded twin that reads the same fp32 input.
@@ -39,9 +40,8 @@ def snr_db(model: onnx.ModelProto, layers: Sequence[Rounded], rows: np.ndarray) 
     twinned.graph.initializer.extend(graph.constants.values())
     session = open_graph(twinned, outputs)
     power = np.zeros(len(outputs))
-    for start in range(0, len(rows), ROWS):
-        part = rows[start : start + ROWS]
-        power += [float(value) for value in session.run(outputs, {graph.input: part})]
+    for part in rows.batches():
+        power += [float(value) for value in session.run(outputs, part)]
     ratios = zip(layers, power[::2], power[1::2], strict=True)
     return {rounded.layer.name: _decibels(signal, noise) for rounded, signal, noise in ratios}
 

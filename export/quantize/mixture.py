@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 
 from clip_edge.export.quantize.graph import Graph, WeightLayer
-from clip_edge.export.quantize.ranges import ROWS, open_graph
+from clip_edge.export.quantize.ranges import open_graph
+from clip_edge.export.rows import Rows
 from clip_edge.numerics import Floats
 
 
@@ -32,7 +33,6 @@ class Mixture:
         graph = Graph(model)
         nodes = {node.name: node for node in graph.nodes}
         self.forms = forms
-        self.source = graph.input
         for layer in (layer for layer in layers if layer.name in forms):
             node = nodes[layer.node]
             node.input[list(node.input).index(layer.weight)] = _input(layer.name)
@@ -41,14 +41,13 @@ class Mixture:
             graph.model.graph.input.append(described)
         self.session = open_graph(graph.finish())
 
-    def choose(self, chosen: Collection[str]) -> Callable[[np.ndarray], Floats]:
+    def choose(self, chosen: Collection[str]) -> Callable[[Rows], list[Floats]]:
         """What the graph computes with the layers `chosen` in the lower precision, the others in the higher one."""
         weights = {_input(name): form.low if name in chosen else form.high for name, form in self.forms.items()}
 
-        def embed(rows: np.ndarray) -> Floats:
-            starts = range(0, len(rows), ROWS)
-            parts = [self.session.run(None, {self.source: rows[at : at + ROWS], **weights})[0] for at in starts]
-            return np.concatenate(parts)
+        def embed(rows: Rows) -> list[Floats]:
+            parts = [self.session.run(None, part | weights) for part in rows.batches()]
+            return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
         return embed
 

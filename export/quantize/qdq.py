@@ -67,8 +67,7 @@ def _values(graph: Graph, chosen: list[WeightLayer], scheme: Scheme) -> list[str
         values[layer.input] = None
         if layer.op in scheme.outputs:
             values[_after_activation(layer.output, users)] = None
-    values.pop(graph.output, None)  # what leaves the graph stays float
-    return list(values)
+    return [value for value in values if value not in graph.outputs]  # what leaves the graph stays float
 
 
 def _after_activation(value: str, users: Mapping[str, list[onnx.NodeProto]]) -> str:

@@ -12,8 +12,8 @@ import onnxruntime as ort
 
 from clip_edge.console import SILENT, Console
 from clip_edge.errors import ExportError
+from clip_edge.export.rows import Rows
 
-ROWS = 4  # at once: all activations of a layer are held together
 SAMPLED = 2048  # values kept of each row and activation, evenly spaced; the extremes are kept exactly
 SHRINK = np.linspace(1.0, 0.3, 36)  # ranges tried, as shares of the widest
 
@@ -33,7 +33,7 @@ Range = tuple[float, float]
 
 
 def observe(
-    model: onnx.ModelProto, names: Sequence[str], rows: np.ndarray, *, console: Console = SILENT
+    model: onnx.ModelProto, names: Sequence[str], rows: Rows, *, console: Console = SILENT
 ) -> dict[str, Values]:
     """Run the fp32 graph on `rows` and look at the activations `names`.
 
@@ -43,16 +43,15 @@ def observe(
     session = open_graph(model, names)
     seen: dict[str, list[np.ndarray]] = {name: [] for name in names}
     low, high = dict.fromkeys(names, np.inf), dict.fromkeys(names, -np.inf)
-    (source,) = (item.name for item in session.get_inputs())
     with console.progress("measuring ranges", total=len(rows), unit="rows") as meter:
-        for start in range(0, len(rows), ROWS):
-            part = rows[start : start + ROWS]
-            for name, value in zip(names, session.run(list(names), {source: part}), strict=True):
+        for part in rows.batches():
+            count = len(next(iter(part.values())))
+            for name, value in zip(names, session.run(list(names), part), strict=True):
                 low[name] = min(low[name], float(value.min()))
                 high[name] = max(high[name], float(value.max()))
                 flat = value.reshape(-1)
-                seen[name].append(flat[:: max(1, flat.size // (SAMPLED * len(part)))].copy())
-            meter.advance(len(part))
+                seen[name].append(flat[:: max(1, flat.size // (SAMPLED * count))].copy())
+            meter.advance(count)
     for name in names:
         if not np.isfinite([low[name], high[name]]).all():
             raise ExportError(

@@ -16,6 +16,7 @@ from clip_edge.export.quantize.judge import Judge, choose_kept
 from clip_edge.export.quantize.layers import Rounded, snr_db
 from clip_edge.export.quantize.qdq import TENSORRT, insert_qdq, quantise_rows, quantised_values
 from clip_edge.export.quantize.ranges import Range, choose_range, observe
+from clip_edge.export.rows import Rows
 from clip_edge.export.tensorrt.fp8 import LARGEST, to_fp8
 from clip_edge.numerics import TOLERANCES
 from clip_edge.quantization import SCHEMA, Layer, Quantization
@@ -34,8 +35,7 @@ def eight_bits(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quant
         ExportError: not even one 8-bit layer keeps the tolerance.
     """
     assert job.calibration is not None  # `refuse_unmeasured` saw to it
-    dtype = job.declaration.input_dtype
-    measured, judged = measured_rows(job, job.calibration).astype(dtype), judged_rows(job).astype(dtype)
+    measured, judged = measured_rows(job, job.calibration), judged_rows(job)
     layers = weight_layers(Graph(model))
     reasons = refusals(model, layers)
     candidates = [layer.name for layer in layers if layer.name not in reasons]
@@ -47,9 +47,9 @@ def eight_bits(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quant
         lowered = insert_qdq(model, chosen, ranges, TENSORRT)
         return to_fp8(lowered, model, chosen) if job.precision == "fp8" else lowered
 
-    judge = Judge(model, judged, fuse=False)
-    kept = choose_kept(candidates, build, judge, TOLERANCES[job.precision].min_cosine, job.console)
-    reasons |= {name: f"kept: alone it costs {cost:.4f} of cosine" for name, cost in kept.items()}
+    judge = Judge(model, judged, TOLERANCES[job.precision].min_cosine, fuse=False)
+    kept = choose_kept(candidates, build, judge, job.console)
+    reasons |= {name: judge.why_kept(cost) for name, cost in kept.items()}
     large = overflowing(model, judged, job.console)
     lowered = to_half(build([name for name in candidates if name not in kept]), Rules(), large)
     ratios = _ratios(model, [layer for layer in layers if layer.name in candidates], ranges, job, measured)
@@ -89,7 +89,7 @@ def _ratios(
     layers: Collection[WeightLayer],
     ranges: Mapping[str, Range],
     job: Job,
-    rows: np.ndarray,
+    rows: Rows,
 ) -> dict[str, float]:
     """Each layer's output in 8 bits against fp32, in decibels, as if it were the only one (fp8: weights alone)."""
     graph = Graph(model)

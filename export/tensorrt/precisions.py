@@ -21,6 +21,5 @@ def lower(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantizati
     if job.precision == "fp32":
         return model, None
     if job.precision == "fp16":
-        rows = judged_rows(job).astype(job.declaration.input_dtype)
-        return to_half(model, Rules(), overflowing(model, rows, job.console)), None
+        return to_half(model, Rules(), overflowing(model, judged_rows(job), job.console)), None
     return eight_bits(model, job)

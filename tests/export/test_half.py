@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from clip_edge.export.half import NEAR_LARGEST, SMALLEST, Rules, finite_masks, overflowing, to_half
 from clip_edge.export.quantize.fp16 import RULES
 from clip_edge.export.quantize.graph import Graph
+from clip_edge.export.rows import Rows
 
 
 def graph(nodes: Sequence[onnx.NodeProto], **constants: np.ndarray) -> onnx.ModelProto:
@@ -193,10 +194,10 @@ def test_what_comes_near_the_end_of_the_range_stays_in_fp32(rules: Rules) -> Non
         helper.make_node("Softmax", ["d"], ["y"], "softmax", axis=-1),
     ]
     model = graph(nodes, w=SQUARE, large=SQUARE * 1e4, little=SQUARE * 1e-4)
-    large = overflowing(model, ROWS)
+    large = overflowing(model, Rows({"x": ROWS}))
     assert large == {"grows", "shrinks"}
     half = to_half(model, rules, large)
     assert types(half) | {"small": "FLOAT16", "again": "FLOAT16"} == types(half)
     assert {types(half)[name] for name in large} == {"FLOAT"}
     assert np.abs(run(half, ROWS) - run(model, ROWS)).max() < 5e-3
-    assert overflowing(model, ROWS * NEAR_LARGEST) == {"small", "grows", "shrinks", "again", "softmax"}
+    assert overflowing(model, Rows({"x": ROWS * NEAR_LARGEST})) == {"small", "grows", "shrinks", "again", "softmax"}

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from clip_edge.console import SILENT
 from clip_edge.errors import ExportError
 from clip_edge.export.quantize.judge import MARGIN, RUNS, Judge, choose_kept
+from clip_edge.export.rows import Rows
 
 WIDTH = 8
 NAMES = [f"layer{index:02d}" for index in range(3 * RUNS)]
@@ -42,14 +43,15 @@ class Sum:
 
 
 def judge_of(model: Sum) -> Judge:
-    return Judge(model.build([]), np.random.default_rng(1).normal(size=(40, WIDTH)).astype(np.float32))
+    rows = np.random.default_rng(1).normal(size=(40, WIDTH)).astype(np.float32)
+    return Judge(model.build([]), Rows({"x": rows}), 0.99)
 
 
 def test_the_worst_runs_are_found_and_the_rest_is_given_back() -> None:
     model = Sum(dict.fromkeys(BAD, 4.0))
     judge = judge_of(model)
     model.built = 0
-    kept = choose_kept(NAMES, model.build, judge, 0.99, SILENT)
+    kept = choose_kept(NAMES, model.build, judge, SILENT)
     assert model.built < len(NAMES)
     assert set(kept) == BAD
     assert all(cost > 0.01 for cost in kept.values())
@@ -58,11 +60,41 @@ def test_the_worst_runs_are_found_and_the_rest_is_given_back() -> None:
 
 def test_nothing_is_kept_where_everything_holds() -> None:
     model = Sum({})
-    assert choose_kept(NAMES, model.build, judge_of(model), 0.99, SILENT) == {}
+    assert choose_kept(NAMES, model.build, judge_of(model), SILENT) == {}
 
 
 def test_a_graph_that_fails_with_every_layer_kept_is_refused() -> None:
     model, other = Sum({}), Sum({})
     other.weights = {name: -value for name, value in model.weights.items()}
     with pytest.raises(ExportError, match="no layer can be quantised within the tolerance"):
-        choose_kept(NAMES[:30], other.build, judge_of(model), 0.99, SILENT)
+        choose_kept(NAMES[:30], other.build, judge_of(model), SILENT)
+
+
+def decoder(logits: np.ndarray) -> onnx.ModelProto:
+    """Three masks of 4 × 4 that are the same for every row, up to a factor of one."""
+    nodes = [helper.make_node("Mul", ["x", "logits"], ["mask_logits"])]
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 1, 1]),
+        helper.make_tensor_value_info("mask_logits", TensorProto.FLOAT, ["n", 3, 4, 4]),
+    ]
+    graph = helper.make_graph(nodes, "decoder", ends[:1], ends[1:], [numpy_helper.from_array(logits, "logits")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_masks_are_worth_what_their_overlap_is() -> None:
+    logits = np.full((1, 3, 4, 4), 5.0, np.float32)
+    logits[0, 1, 0, 0] = 1e-3
+    judge = Judge(decoder(logits), Rows({"x": np.ones((2, 1, 1, 1), np.float32)}), 0.99)
+    assert judge.scores(decoder(logits)).tolist() == pytest.approx([1.0, 1.0])
+    logits = logits.copy()
+    logits[0, 1, 0, 0] = -1e-3  # the cosine is the same, and the mask has 15 of 16 pixels
+    assert judge.cosines(decoder(logits)).min() > 0.999999
+    assert judge.scores(decoder(logits)).tolist() == pytest.approx([15 / 16] * 2)  # a tolerance of 0.01 for 0.01 of IoU
+    assert judge.why_kept(0.0625) == "kept: alone it costs 0.0625 of cosine or mask IoU"
+    assert judge_of(Sum({})).why_kept(0.0625) == "kept: alone it costs 0.0625 of cosine"
+
+
+def test_the_margin_is_a_part_of_what_the_tolerance_allows() -> None:
+    rows = Rows({"x": np.ones((2, 1, 1, 1), np.float32)})
+    goals = [Judge(decoder(np.ones((1, 3, 4, 4), np.float32)), rows, tolerance).goal for tolerance in (0.97, 0.999)]
+    assert goals == pytest.approx([0.97 + MARGIN, 0.99925])

@@ -9,8 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 from clip_edge.export.quantize.graph import Graph, weight_layers
 from clip_edge.export.quantize.judge import Judge, embed
 from clip_edge.export.quantize.mixture import Forms, Mixture
+from clip_edge.export.rows import Rows
 
-ROWS = np.random.default_rng(0).integers(0, 10, (7, 4))
+ROWS = Rows({"ids": np.random.default_rng(0).integers(0, 10, (7, 4))})
 
 
 def _model(table: np.ndarray, *products: np.ndarray) -> onnx.ModelProto:
@@ -38,9 +39,10 @@ def test_a_mix_computes_what_its_graph_would() -> None:
     assert len(names) == 4
     mixture = Mixture(base, layers, {name: Forms(low[at], high[at]) for name, at in names.items()})
     chosen = [name for name, at in names.items() if at != 1]
-    expected = embed(_model(low[0], high[1], low[2]), ROWS)
-    np.testing.assert_allclose(mixture.choose(chosen)(ROWS), expected, rtol=1e-5, atol=1e-5)
-    judge = Judge(_model(low[0], high[1], low[2]), ROWS)
+    (expected,) = embed(_model(low[0], high[1], low[2]), ROWS)
+    (found,) = mixture.choose(chosen)(ROWS)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    judge = Judge(_model(low[0], high[1], low[2]), ROWS, 0.99)
     assert judge.cosines(mixture.choose(chosen)).min() > 0.999999
     assert judge.cosines(mixture.choose([])).min() < 0.9999
 
@@ -53,4 +55,4 @@ def test_layers_without_forms_keep_their_weights() -> None:
     (first,) = (layer.name for layer in layers if layer.weight == "w0")
     mixture = Mixture(base, layers, {first: Forms(np.zeros((8, 8), np.float32), weights[1])})
     np.testing.assert_allclose(mixture.choose([])(ROWS), embed(base, ROWS), rtol=1e-5, atol=1e-5)
-    assert not mixture.choose([first])(ROWS).any()
+    assert not mixture.choose([first])(ROWS)[0].any()

@@ -12,6 +12,7 @@ from clip_edge.errors import ExportError
 from clip_edge.export.quantize.graph import Graph, weight_layers
 from clip_edge.export.quantize.qdq import TENSORRT, Scheme, insert_qdq, quantise_rows, quantised_values
 from clip_edge.export.quantize.ranges import choose_range, observe
+from clip_edge.export.rows import Rows
 
 CPU = Scheme("uint8", symmetric=False, weight_max=127, float_bias=False, outputs=frozenset({"Conv"}))
 
@@ -51,7 +52,7 @@ def run(model: onnx.ModelProto, rows: np.ndarray) -> np.ndarray:
 
 def quantise(model: onnx.ModelProto, rows: np.ndarray, scheme: Scheme) -> onnx.ModelProto:
     names = [layer.name for layer in weight_layers(Graph(model))]
-    seen = observe(model, quantised_values(model, names, scheme), rows)
+    seen = observe(model, quantised_values(model, names, scheme), Rows({"x": rows}))
     ranges = {name: choose_range(values, "max", symmetric=scheme.symmetric) for name, values in seen.items()}
     return insert_qdq(model, names, ranges, scheme)
 
@@ -126,7 +127,7 @@ def test_weights_that_are_not_finite_are_refused(rows: np.ndarray, value: float)
 def test_an_activation_that_overflows_is_refused(plain: onnx.ModelProto, rows: np.ndarray) -> None:
     rows[3, 0, 0, 0] = np.inf
     with pytest.raises(ExportError, match="the activation `a` is NaN or infinite in fp32"):
-        observe(plain, ["x", "a"][1:], rows)
+        observe(plain, ["a"], Rows({"x": rows}))
 
 
 @pytest.mark.parametrize("method", ["max", "mse", "percentile"])
@@ -136,7 +137,7 @@ def test_ranges_hold_zero_and_cut_outliers(
 ) -> None:
     rows = np.repeat(rows, 20, axis=0)
     rows[0, 0, 0, 0] = 1000.0
-    (values,) = observe(plain, ["a"], rows).values()
+    (values,) = observe(plain, ["a"], Rows({"x": rows})).values()
     low, high = choose_range(values, method, symmetric=symmetric)  # type: ignore[arg-type]
     assert low <= 0 <= high
     assert not symmetric or low == -high

@@ -67,9 +67,10 @@ def test_plain_students_have_them_when_asked(tiny_student: Path, tmp_path: Path)
         "onnx/encoder.onnx",
         "onnx/clip_head.onnx",
         "onnx/encoder_fp16.onnx",
+        "onnx/clip_head_fp16.onnx",
     ]
     assert manifest.graph("encoder", ["onnx"], "fp16").path == "onnx/encoder_fp16.onnx"
-    assert manifest.graph("clip_head", ["onnx"], "fp16").path == "onnx/clip_head.onnx"
+    assert manifest.graph("clip_head", ["onnx"], "int8").path == "onnx/clip_head.onnx"  # it has none
     with pytest.raises(BundleError) as caught:
         manifest.graph("mask_decoder", ["onnx"])
     assert str(caught.value) == (
