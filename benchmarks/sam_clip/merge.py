@@ -58,7 +58,7 @@ MERGE = STAGE | {
     "batch_size": "32",
     "masks_batch_size": "4",
     "prompts.count": "2",
-    "optimizer.lr": "5e-4",
+    "optimizer.lr": "2e-3",
 }
 QUICK = {"steps": "4", "batch_size": "16"}  # only for a look
 WEIGHTS = ("1", "10", "100")  # the paper's lambda
