@@ -150,7 +150,10 @@ def foreign_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 
 
 def _save_open_clip_kind(folder: Path, name: str) -> None:
-    """open_clip's folder layout for its families: `mobileclip`, `quickgelu`, `siglip`, `xlmr`, `mt5`."""
+    """open_clip's folder layout for its families, OpenAI's as `quickgelu` and the others by their names.
+
+    `mobileclip` has a tower that exports in no time, `mobileclip-s` and `mobileclip2-s3` have those of the family.
+    """
     import json
 
     import open_clip
@@ -173,10 +176,15 @@ def _save_open_clip_kind(folder: Path, name: str) -> None:
         "interpolation": "bicubic",
         "resize_mode": "shortest",
     }
-    if name == "mobileclip":
-        trunk |= {"timm_model_name": "test_efficientnet"}
+    if name in ("mobileclip", "mobileclip-s", "mobileclip2-s3"):
+        towers = {"mobileclip": "test_efficientnet", "mobileclip-s": "fastvit_t8", "mobileclip2-s3": _five_stages()}
+        trunk |= {"timm_model_name": towers[name], "timm_proj": "linear" if name == "mobileclip" else None}
         config |= {"vision_cfg": trunk, "text_cfg": {**sizes, "no_causal_mask": True}, "custom_text": True}
-        preprocess |= {"mean": [0.0] * 3, "std": [1.0] * 3, "interpolation": "bilinear"}
+        if name != "mobileclip2-s3":
+            preprocess |= {"mean": [0.0] * 3, "std": [1.0] * 3, "interpolation": "bilinear"}
+    elif name == "tinyclip":  # fewer and narrower layers than heads of 64 would give, three of them in the text tower
+        config |= {"vision_cfg": {**vision, "layers": 3, "width": 48, "head_width": 16}, "quick_gelu": True}
+        config |= {"text_cfg": {**sizes, "width": 24, "heads": 3, "layers": 3}}
     elif name == "quickgelu":
         config |= {"quick_gelu": True}
     elif name == "siglip":
@@ -217,6 +225,30 @@ def _save_open_clip_kind(folder: Path, name: str) -> None:
     save_file(
         {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
     )
+
+
+def _five_stages() -> str:
+    """timm's name for a tower of MobileCLIP2-S3's make at a size for tests: five stages, norms over channels."""
+    from functools import partial
+
+    from timm.layers import LayerNorm2d
+    from timm.models import FastVit, is_model, register_model
+    from timm.models.fastvit import RepConditionalPosEnc
+
+    def fastvit_five_stages(pretrained: bool = False, **given: object) -> FastVit:
+        encoded = (None, None, None, *[partial(RepConditionalPosEnc, spatial_shape=(7, 7))] * 2)
+        mixers = ("repmixer",) * 3 + ("attention",) * 2
+        sizes = {"layers": (1, 1, 1, 1, 1), "embed_dims": (16, 16, 32, 32, 64), "mlp_ratios": (2,) * 5}
+        sizes |= {"downsamples": (False, True, True, True, True), "se_downsamples": (False,) * 5}
+        norms = {"norm_layer": partial(LayerNorm2d, eps=1e-5), "lkc_use_act": True, "stem_use_scale_branch": False}
+        unused = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+        rest = {name: value for name, value in given.items() if name not in unused}
+        return FastVit(**sizes, **norms, pos_embs=encoded, token_mixers=mixers, **rest)
+
+    if not is_model(fastvit_five_stages.__name__):
+        fastvit_five_stages.__module__ = "timm.models.fastvit"
+        register_model(fastvit_five_stages)
+    return fastvit_five_stages.__name__
 
 
 @contextlib.contextmanager

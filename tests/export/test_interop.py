@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,24 @@ def test_transformers_and_onnxruntime(tiny_bundle: Path) -> None:
     pixels = processor(pictures, return_tensors="np")["pixel_values"]
     found = run(tiny_bundle / "onnx/vision_model.onnx", "pixel_values", pixels)
     assert cosines(found, golden.image_embeds[same]).min() > 0.9999
+
+
+def test_optimum(tiny_bundle: Path) -> None:
+    """optimum's loader of ONNX files finds configuration and graphs, and gives PyTorch's embeddings."""
+    reason = "optimum-onnx is no development package; the test above opens the same files with plain onnxruntime"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own imports
+        optimum = pytest.importorskip("optimum.onnxruntime", reason=reason)
+    golden, manifest = golden_of(tiny_bundle), Bundle.open(tiny_bundle).manifest
+    pixels = normalize(golden.pixels, manifest.image.preprocess)
+    for name, given, embeds, expected in (
+        ("vision_model", {"pixel_values": pixels}, "image_embeds", golden.image_embeds),
+        ("text_model", {"input_ids": golden.input_ids.astype(np.int64)}, "text_embeds", golden.text_embeds),
+    ):
+        model = optimum.ORTModelForCustomTasks.from_pretrained(tiny_bundle, subfolder="onnx", file_name=f"{name}.onnx")
+        assert model.config.model_type == "clip"
+        assert model.config.projection_dim == manifest.embedding.dim
+        assert cosines(model(**given)[embeds], expected).min() > 0.9999
 
 
 def crop_differs(height: int, width: int, size: int) -> bool:

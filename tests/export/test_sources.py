@@ -22,6 +22,15 @@ from clip_edge.runtime import load
 
 SENTENCES = ["a photo of a Cat", "Two_dogs, and 3 cars!", "一只红色的猫", "", "word " * 60]
 Make = Callable[[str], Path]
+FAMILIES = {  # of open_clip -> causal, activation, resize mode
+    "quickgelu": (True, "quick_gelu", "shortest"),  # OpenAI
+    "mobileclip-s": (False, "gelu", "shortest"),
+    "mobileclip2-s3": (False, "gelu", "shortest"),
+    "tinyclip": (True, "quick_gelu", "shortest"),
+    "siglip": (False, "gelu", "squash"),
+    "xlmr": (False, "gelu", "shortest"),
+    "mt5": (False, "gated-gelu", "shortest"),
+}
 
 
 def test_every_family_has_a_source() -> None:
@@ -57,7 +66,7 @@ def unit(rows: torch.Tensor) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["siglip", "xlmr", "mt5"])
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_a_bundle_gives_what_open_clip_gives(kind: str, foreign_model: Make, tmp_path: Path) -> None:
     """PIL picture -> embedding and string -> embedding, against open_clip's own transforms, tokenizer and towers."""
     folder = foreign_model(f"open_clip:{kind}")
@@ -73,7 +82,8 @@ def test_a_bundle_gives_what_open_clip_gives(kind: str, foreign_model: Make, tmp
         assert (bundle.encode_texts(SENTENCES) * texts).sum(1).min() > 0.99999
     manifest = Bundle.open(tmp_path / "bundle").manifest
     assert manifest.source.provenance == {"source": f"open_clip:{folder}", "weights": "trained elsewhere"}
-    assert (manifest.text.tokenizer.bos_id is None) == (kind != "xlmr")
+    assert (manifest.text.tokenizer.bos_id is None) == (kind in ("siglip", "mt5"))
+    assert (manifest.text.causal, manifest.text.activation, manifest.image.preprocess.resize) == FAMILIES[kind]
 
 
 @pytest.mark.slow
