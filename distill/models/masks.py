@@ -121,7 +121,7 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:2], self.heads, x.shape[-1] // self.heads).transpose(1, 2)  # (B, N, W) -> (B, H, N, W/H)
+        return x.reshape(*x.shape[:2], self.heads, x.shape[-1] // self.heads).transpose(1, 2)  # (B, H, N, W/H)
 
 
 def _perceptron(width: int, out: int) -> nn.Sequential:
