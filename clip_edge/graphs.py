@@ -8,7 +8,7 @@ from typing import Literal
 Precision = Literal["fp32", "fp16", "fp8", "int8", "w8a8", "pal6", "int4", "pal4"]  # the rows of `numerics.TOLERANCES`
 GraphName = Literal["encoder", "clip_head", "mask_decoder"]
 GRAPHS: tuple[GraphName, ...] = ("encoder", "clip_head", "mask_decoder")
-TensorType = Literal["float32", "int64", "int32"]
+TensorType = Literal["float32", "int64", "int32", "uint8"]  # uint8: pixels 0..255, normalised by the graph
 MASK_LOGITS = "mask_logits"  # the output that is judged by the masks it gives
 PADDING, OUTSIDE, INSIDE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3  # what a point of a prompt is, as SAM numbers it
 

@@ -136,7 +136,8 @@ def _write(
     golden = make_golden(source)
     write_file(folder / GOLDEN, golden.to_bytes())
     probes = {"image": probe_pixels(source.preprocess.size), "text": probe_ids(source.tokenizer.spec)}
-    artifacts = []
+    artifacts: list[Artifact] = []
+    pictures: list[tuple[str, Job]] = []
     with console.progress("exporting", total=2 * len(targets), unit="graphs") as meter:
         for tower, module in source.towers.items():
             folded = fold(tower, module, probes[tower])
@@ -144,9 +145,10 @@ def _write(
                 inputs = (tower, folded, probes[tower], source, target, request.precision)
                 job = Job(*inputs, calibration, console, capabilities, ios, request.machine)
                 artifacts.append(_write_artifact(job, request, folder))
+                if tower == "image":
+                    pictures.append((request.target, job))
                 meter.advance()
-    wanted = [(request.target, target, request.precision, request.machine) for request, target in targets.items()]
-    graphs = write_graphs(source, parts, wanted, golden, folder, calibration, console) if parts else ()
+    graphs = write_graphs(source, parts, pictures, golden, folder) if parts else ()
     write_file(folder / TOKENIZER, source.tokenizer.json_bytes)
     embedding = source.embedding()
     config = huggingface.config(source.name, embedding, source.image_input, source.text_input)

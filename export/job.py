@@ -14,7 +14,7 @@ from clip_edge.console import Console
 from clip_edge.export.calibration import Calibration
 from clip_edge.export.rows import Rows
 from clip_edge.export.sources import Exportable
-from clip_edge.export.targets import Declaration, Target
+from clip_edge.export.targets import Declaration, GraphDeclaration, Target
 from clip_edge.graphs import GraphName
 from clip_edge.quantization import Machine, Quantization
 
@@ -65,15 +65,17 @@ class GraphJob:
     """One graph for segmentation, for one target in one precision.
 
     `examples` are its inputs in the order of the declaration, of batch 2. `pictures` is the same graph as a job of the
-    image tower: what precisions are measured on and judged by.
+    image tower: the module, the target, and what precisions are measured on and judged by.
     """
 
     graph: GraphName
-    module: nn.Module
     examples: tuple[Tensor, ...]
-    target: Target
-    precision: Precision
     pictures: Job
+
+    @property
+    def declaration(self) -> GraphDeclaration:
+        """Names and types of the graph's inputs and outputs."""
+        return self.pictures.target.graphs[self.graph]
 
 
 WriteTower = Callable[[Job, Path], Quantization | None]

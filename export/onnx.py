@@ -26,7 +26,7 @@ from clip_edge.quantization import Quantization
 
 MAX_BYTES = 2 * 1024**3 - 1  # of one protobuf file
 FORBIDDEN = frozenset({"If", "Loop", "Scan", "NonZero"})  # signs of a trace that depends on its example
-_traced: WeakKeyDictionary[nn.Module, onnx.ModelProto] = WeakKeyDictionary()
+_traced: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], onnx.ModelProto]] = WeakKeyDictionary()
 
 PRECISIONS = {  # precision -> module with `quantise(model, job) -> (model, report)`
     "fp16": "clip_edge.export.quantize.fp16",
@@ -56,17 +56,18 @@ def write_graph(job: GraphJob, path: Path) -> Quantization | None:
     Raises:
         ExportError, ConfigError: as `write_tower`.
     """
-    return _write(traced_graph(job), job.pictures if job.precision != "fp32" else None, path)
+    return _write(traced_graph(job), job.pictures if job.pictures.precision != "fp32" else None, path)
 
 
 def traced_graph(job: GraphJob) -> onnx.ModelProto:
     """A copy of the fp32 form of a graph for segmentation, which is traced once for all precisions."""
-    declaration = job.target.graphs[job.graph]
     batch, points = torch.export.Dim("batch"), torch.export.Dim("points")
     free = {"points": {0: batch, 1: points}, "labels": {0: batch, 1: points}}
-    dynamic = tuple(free.get(name, {0: batch}) for name in declaration.inputs)
-    names = list(declaration.inputs), list(declaration.outputs)
-    return _once(job.module, lambda: _trace(job.module, job.examples, names, dynamic, job.target.opset))
+    dynamic = tuple(free.get(name, {0: batch}) for name in job.declaration.inputs)
+    names = list(job.declaration.inputs), list(job.declaration.outputs)
+    module, opset = job.pictures.module, job.pictures.target.opset
+    kind = (opset, *job.declaration.inputs.values())  # targets differ in both
+    return _once(module, kind, lambda: _trace(module, job.examples, names, dynamic, opset))
 
 
 def _write(plain: onnx.ModelProto, lower: Job | None, path: Path) -> Quantization | None:
@@ -82,16 +83,17 @@ def _write(plain: onnx.ModelProto, lower: Job | None, path: Path) -> Quantizatio
 
 def _traced_once(job: Job) -> onnx.ModelProto:
     """A copy of the fp32 graph of a tower, which is traced once for all precisions."""
-    return _once(job.module, lambda: trace(job.module, job.example, job.declaration, job.target.opset))
+    return _once(job.module, (), lambda: trace(job.module, job.example, job.declaration, job.target.opset))
 
 
-def _once(module: nn.Module, make: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
-    if module not in _traced:
+def _once(module: nn.Module, kind: tuple[object, ...], make: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
+    known = _traced.setdefault(module, {})
+    if kind not in known:
         with plain_attention():
-            _traced[module] = make()
-        clean(_traced[module])
+            known[kind] = make()
+        clean(known[kind])
     copied = onnx.ModelProto()
-    copied.CopyFrom(_traced[module])
+    copied.CopyFrom(known[kind])
     return copied
 
 

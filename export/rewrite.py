@@ -63,6 +63,14 @@ def fold_factors(graph: Graph) -> None:
             pass
 
 
+def fold_transposes(graph: Graph) -> None:
+    """Turn once and for all what is transposed at run time: torch leaves weights so that two layers share."""
+    for node in [node for node in graph.nodes if node.op_type == "Transpose" and node.input[0] in graph.constants]:
+        turn = next((list(item.ints) for item in node.attribute if item.name == "perm"), None)
+        graph.add_constant(node.output[0], graph.array(node.input[0]).transpose(turn))
+        graph.nodes.remove(node)
+
+
 def add_biases(graph: Graph) -> None:
     """Write each product of rows (B, N, K) with a weight, and the bias added behind it, as one Gemm over B * N rows.
 

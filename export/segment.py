@@ -13,22 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clip_edge.bundle import Precision
-from clip_edge.console import Console
 from clip_edge.distill.models.student import Student
 from clip_edge.errors import ConfigError, ExportError
-from clip_edge.export.calibration import Calibration
 from clip_edge.export.job import GraphJob, Job, Prepare, WriteGraph
 from clip_edge.export.parts import cut
 from clip_edge.export.sources import Exportable
 from clip_edge.export.targets import Target, graph_file_name
-from clip_edge.export.towers import MAX_FOLD_ERROR, probe_pixels, reparameterize
+from clip_edge.export.towers import MAX_FOLD_ERROR, reparameterize
 from clip_edge.files import write_file
 from clip_edge.golden import Golden
-from clip_edge.golden_graphs import GOLDEN_GRAPHS, PIXELS, GraphGolden
+from clip_edge.golden_graphs import GOLDEN_GRAPHS, PICTURE, PIXELS, GraphGolden
 from clip_edge.graphs import Graph, GraphName, NamedTensor, TensorType
 from clip_edge.preprocess import normalize
-from clip_edge.quantization import SUFFIX, Machine
+from clip_edge.quantization import SUFFIX
 
 CASES = 6  # golden pictures with references between the graphs: maps are large
 BATCH = 2  # of an example: a batch of 1 would be taken for a constant
@@ -41,6 +38,7 @@ PROMPTS: tuple[tuple[list[list[float]], list[int]], ...] = (
 )
 
 Values = dict[str, Tensor]
+_REFERENCES = {PICTURE: PIXELS}  # inputs that are another form of one that is stored
 
 
 class _Module(Protocol):
@@ -71,65 +69,63 @@ def parts_to_write(source: Exportable, targets: Mapping[str, Target], *, asked: 
 def write_graphs(
     source: Exportable,
     student: Student,
-    targets: Sequence[tuple[str, Target, Precision, Machine]],
+    towers: Sequence[tuple[str, Job]],
     golden: Golden,
     folder: Path,
-    calibration: Calibration | None,
-    console: Console,
 ) -> tuple[Graph, ...]:
-    """Write every graph in every precision it has, and the references; gives what the manifest says about them."""
+    """Write every graph beside each of the image towers (name of the target, job), and the references.
+
+    Returns:
+        What the manifest says about the graphs.
+    """
     pixels = torch.from_numpy(normalize(golden.pixels[:CASES], source.preprocess))
     reference = run_graphs(cut(student), pixels)
     write_file(folder / GOLDEN_GRAPHS, _golden(reference).to_bytes())
     folded = _fold(student, reference)
-    probe = probe_pixels(source.preprocess.size)
-    reads: dict[GraphName, Prepare | None] = {"encoder": None}
-    reads |= {head: _reads(folded["encoder"], head) for head in folded if head != "encoder"}
     written = []
-    for name, target, precision, machine in targets:
-        for graph, declaration in target.graphs.items():
+    for name, tower in towers:
+        for graph, declaration in tower.target.graphs.items():
             if graph not in folded:
                 continue
-            path = graph_file_name(target, graph, precision)
-            console.say(f"exporting {path}")
-            examples = tuple(reference[key][:BATCH].clone() for key in declaration.inputs)
-            pictures = Job("image", folded[graph], probe, source, target, precision, calibration, console)
-            pictures = replace(pictures, machine=machine, prepare=reads[graph])
-            job = GraphJob(graph, folded[graph], examples, target, precision, pictures)
+            path = graph_file_name(tower.target, graph, tower.precision)
+            tower.console.say(f"exporting {path}")
+            examples = tuple(_example(key, dtype, reference) for key, dtype in declaration.inputs.items())
+            reads = None if graph == "encoder" else _reads(folded["encoder"], declaration.inputs)
+            job = GraphJob(graph, examples, replace(tower, module=folded[graph], prepare=reads))
             written.append(_write_graph(job, name, folder / path, path, reference))
     return tuple(written)
 
 
 def _write_graph(job: GraphJob, target: str, file: Path, path: str, reference: Values) -> Graph:
-    declaration = job.target.graphs[job.graph]
+    declaration = job.declaration
+    target_row, precision = job.pictures.target, job.pictures.precision
     file.parent.mkdir(exist_ok=True)
-    writer = cast(_Module, importlib.import_module(job.target.module))
+    writer = cast(_Module, importlib.import_module(target_row.module))
     report = writer.write_graph(job, file)
     if report is not None:
         write_file(file.with_name(file.name + SUFFIX), report.to_bytes())
     return Graph(
         graph=job.graph,
         target=target,
-        precision=job.precision,
+        precision=precision,
         path=path,
-        inputs=tuple(_named(key, dtype, reference[key]) for key, dtype in declaration.inputs.items()),
-        outputs=tuple(_named(key, "float32", reference[key]) for key in declaration.outputs),
-        opset=job.target.opset_of(job.precision),
+        inputs=tuple(_named(key, dtype, reference, target_row.batch) for key, dtype in declaration.inputs.items()),
+        outputs=tuple(_named(key, "float32", reference, target_row.batch) for key in declaration.outputs),
+        opset=target_row.opset_of(precision),
         verification=None,
         quantization=None if report is None else f"{path}{SUFFIX}",
     )
 
 
-def _reads(encoder: nn.Module, head: GraphName) -> Prepare:
+def _reads(encoder: nn.Module, inputs: Mapping[str, TensorType]) -> Prepare:
     """What a head reads of pictures: their maps, and prompts in turn where it takes them."""
 
     def prepare(pixels: np.ndarray) -> dict[str, np.ndarray]:
         parts = [torch.from_numpy(pixels[at : at + CASES]) for at in range(0, len(pixels), CASES)]
         with torch.inference_mode():
             found = {"feature_map": torch.cat([encoder(part) for part in parts]).numpy()}
-        if head == "mask_decoder":
-            found |= {name: value.numpy() for name, value in _prompts(len(pixels)).items()}
-        return found
+        found |= {name: value.numpy() for name, value in _prompts(len(pixels)).items()}
+        return {name: found[name].astype(dtype, copy=False) for name, dtype in inputs.items()}
 
     return prepare
 
@@ -143,10 +139,17 @@ def _prompts(count: int) -> Values:
     }
 
 
-def _named(name: str, dtype: TensorType, value: Tensor) -> NamedTensor:
-    """Batch and number of points are free."""
-    free = 2 if name in ("points", "labels") else 1
-    return NamedTensor(name, dtype, (*[None] * free, *value.shape[free:]))
+def _example(name: str, dtype: TensorType, reference: Values) -> Tensor:
+    """The first values of an input, in its type; normalised pictures where the graph takes those before."""
+    example = reference[_REFERENCES.get(name, name)][:BATCH].contiguous().clone()
+    return example if dtype == "uint8" else example.to(getattr(torch, dtype))
+
+
+def _named(name: str, dtype: TensorType, reference: Values, batch: int | None) -> NamedTensor:
+    """The number of points is free, and the batch where the target leaves it open."""
+    shape = reference[_REFERENCES.get(name, name)].shape
+    points = [None] if name in ("points", "labels") else []
+    return NamedTensor(name, dtype, (batch, *points, *shape[1 + len(points) :]))
 
 
 def run_graphs(graphs: Mapping[GraphName, nn.Module], pixels: Tensor) -> Values:

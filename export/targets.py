@@ -66,6 +66,12 @@ _TENSORRT_TOWERS: dict[Tower, Declaration] = {
     "image": Declaration("pixel_values", "float32", "image_embeds", "vision_model"),
     "text": Declaration("input_ids", "int32", "text_embeds", "text_model"),
 }
+_PROMPTED: dict[str, TensorType] = {"feature_map": "float32", "points": "float32", "labels": "int32"}
+_TENSORRT_GRAPHS: dict[GraphName, GraphDeclaration] = {
+    "encoder": GraphDeclaration({"pixel_values": "float32"}, ("feature_map",), "encoder"),
+    "clip_head": GraphDeclaration({"feature_map": "float32"}, ("image_embeds", "patch_embeds"), "clip_head"),
+    "mask_decoder": GraphDeclaration(_PROMPTED, ("mask_logits", "iou"), "mask_decoder"),
+}
 _TENSORRT_MEASURED: frozenset[Precision] = frozenset({"int8", "fp8"})
 _COREML_MEASURED: frozenset[Precision] = frozenset({"w8a8"})
 _COREML_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "w8a8", "pal6", "int4", "pal4")
@@ -108,6 +114,7 @@ TARGETS = {
         opset=19,  # the first with fp16 scales and 8-bit floats in Q/DQ; TensorRT 10.3 reads up to 20
         batch=None,
         towers=_TENSORRT_TOWERS,
+        graphs=_TENSORRT_GRAPHS,
         measured=_TENSORRT_MEASURED,
         summary="TensorRT 10.3 to 11: strongly typed graphs and build plan; engines are built on the device",
     ),
@@ -122,6 +129,7 @@ TARGETS = {
         opset=19,
         batch=None,
         towers=_TENSORRT_TOWERS,
+        graphs=_TENSORRT_GRAPHS,
         measured=_TENSORRT_MEASURED,
         summary="TensorRT-RTX: engines for desktop GPUs, built ahead of time on any machine",
     ),
@@ -139,6 +147,11 @@ TARGETS = {
         towers={
             "image": Declaration("image", "uint8", "image_embeds", "VisionEncoder"),
             "text": Declaration("input_ids", "int32", "text_embeds", "TextEncoder"),
+        },
+        graphs={
+            "encoder": GraphDeclaration({"image": "uint8"}, ("feature_map",), "Encoder"),
+            "clip_head": GraphDeclaration({"feature_map": "float32"}, ("image_embeds", "patch_embeds"), "ClipHead"),
+            "mask_decoder": GraphDeclaration(_PROMPTED, ("mask_logits", "iou"), "MaskDecoder"),
         },
         summary="Core ML: iPhone, iPad and Mac; pictures in, mean and std inside the graph",
     ),

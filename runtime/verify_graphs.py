@@ -67,7 +67,7 @@ def _check(
     backend: str, bundle: Bundle, graph: Graph, values: Mapping[str, np.ndarray], options: Options
 ) -> GraphCheck:
     run = open_graph(backend, bundle, graph, options)
-    found = run({item.name: values[item.name] for item in graph.inputs})
+    found = run(values)
     cosines, largest = [], 0.0
     with np.errstate(invalid="ignore", over="ignore"):  # NaN is judged below
         for name, value in found.items():

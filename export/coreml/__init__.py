@@ -15,8 +15,9 @@ from torch import nn
 from clip_edge.errors import ConfigError
 from clip_edge.export.coreml import half, package, reduce
 from clip_edge.export.coreml.convert import convert, trace
+from clip_edge.export.coreml.interface import Interface, graph_interface, tower_interface
 from clip_edge.export.coreml.judge import make_judge
-from clip_edge.export.job import Job
+from clip_edge.export.job import GraphJob, Job
 from clip_edge.quantization import Quantization
 
 # The first iOS that reads each precision, and the one taken when the user names none. A single palette for a whole
@@ -34,10 +35,20 @@ def write_tower(job: Job, path: Path) -> Quantization | None:
         ConfigError: the precision needs a later iOS.
         ExportError: the tower cannot be traced, or needs what the operation set of this iOS has not.
     """
-    ios = choose_ios(job.target.precisions, job.precision, job.ios, shared=job.target.shared)
-    files, report = _make(job, ios)
+    files, report = _make(tower_interface(job))
     if job.target.shared:
         files = package.add_function(package.read_package(path) if path.exists() else None, job.tower, files)
+    package.write_package(files, path)
+    return report
+
+
+def write_graph(job: GraphJob, path: Path) -> Quantization | None:
+    """Write a graph for segmentation as the package `path`, for one picture and one prompt at a time.
+
+    Raises:
+        ConfigError, ExportError: as `write_tower`.
+    """
+    files, report = _make(graph_interface(job))
     package.write_package(files, path)
     return report
 
@@ -61,15 +72,17 @@ def choose_ios(precisions: tuple[str, ...], precision: str, ios: int | None, *, 
     return ios
 
 
-def _make(job: Job, ios: int) -> tuple[Mapping[str, bytes], Quantization | None]:
+def _make(face: Interface) -> tuple[Mapping[str, bytes], Quantization | None]:
+    job = face.job
+    ios = choose_ios(job.target.precisions, job.precision, job.ios, shared=job.target.shared)
     if job.precision == "fp32":
-        return package.package_files(convert(job, trace(job), ios, None), job), None
-    judge = make_judge(job)
+        return package.package_files(convert(face, trace(face), ios, None), face), None
+    judge = make_judge(face)
     bases = _BASES.setdefault(job.module, {})  # the same fp16 model is where every lower precision begins
     if ios not in bases:
-        bases[ios] = half.convert_half(job, trace(job), ios, judge)
+        bases[ios] = half.convert_half(face, trace(face), ios, judge)
     model, cosine, in_fp32 = bases[ios]
-    files = package.package_files(model, job)
+    files = package.package_files(model, face)
     if job.precision == "fp16":
         return files, half.report(job, files, cosine, in_fp32)
-    return reduce.reduce(job, ios, judge, model, files)
+    return reduce.reduce(face, ios, judge, model, files)

@@ -1,4 +1,4 @@
-"""A tower of PyTorch as a MIL program: picture or int32 ids in, a unit row out, a batch of one."""
+"""A tower or graph of PyTorch as a MIL program with a batch of one."""
 
 from __future__ import annotations
 
@@ -7,67 +7,43 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from clip_edge.errors import ExportError
+from clip_edge.export.coreml.interface import Interface
 from clip_edge.export.coreml.tools import coremltools, forget_frames, quiet
-from clip_edge.export.job import Job
 
 # Ops that hold the embedding's length. A length of 1e-12 or a sum of squares above 65504 has no place in fp16.
 L2_NORM = frozenset({"reduce_l2_norm", "reduce_sum_square", "maximum", "real_div", "tile", "l2_norm"})
 NORMALISATIONS = frozenset({"layer_norm", "instance_norm", "batch_norm", "rsqrt", "reduce_mean", "square", "pow"})
 
 
-class Picture(nn.Module):
-    """An image tower that takes pixels from 0 to 255: Core ML's picture input knows only one scale for all channels."""
-
-    def __init__(self, tower: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        self.tower = tower
-        self.mean: Tensor
-        self.factor: Tensor
-        self.register_buffer("mean", 255 * torch.tensor(mean).reshape(1, -1, 1, 1))
-        self.register_buffer("factor", 1 / (255 * torch.tensor(std).reshape(1, -1, 1, 1)))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(1, 3, S, S) pixels of 0..255 -> (1, D)"""
-        embeds: Tensor = self.tower((image - self.mean) * self.factor)
-        return embeds
-
-
-def trace(job: Job) -> torch.export.ExportedProgram:
-    """The tower as torch's own graph, with a batch of one.
+def trace(face: Interface) -> torch.export.ExportedProgram:
+    """What the package will compute as torch's own graph, with a batch of one.
 
     Raises:
         ExportError: torch cannot trace it.
     """
-    module, example = job.module, job.example[:1].to(torch.int32)
-    if job.tower == "image":
-        spec = job.source.preprocess
-        module, example = Picture(job.module, spec.mean, spec.std).eval(), torch.full(job.example[:1].shape, 127.0)
     try:
         with quiet(), torch.no_grad():
-            program: torch.export.ExportedProgram = torch.export.export(module, (example,)).run_decompositions({})
+            traced = torch.export.export(face.module, tuple(face.examples.values()), dynamic_shapes=face.free())
+            program: torch.export.ExportedProgram = traced.run_decompositions({})
             return program
     except Exception as problem:  # torch wraps whatever failed inside it
         raise ExportError(
-            f"torch {torch.__version__} cannot trace {type(job.module).__name__}: {_first_line(problem)}",
+            f"torch {torch.__version__} cannot trace {type(face.job.module).__name__}: {_first_line(problem)}",
             hint="choose an image tower without data-dependent control flow",
         ) from problem
 
 
-def convert(job: Job, program: torch.export.ExportedProgram, ios: int, in_fp32: Callable[[Any], bool] | None) -> Any:
+def convert(
+    face: Interface, program: torch.export.ExportedProgram, ios: int, in_fp32: Callable[[Any], bool] | None
+) -> Any:
     """`program` as a Core ML model: fp16 but for the operations that `in_fp32` names, or all fp32 when it is None.
 
     Raises:
-        ExportError: the tower needs an operation that the operation set of this iOS has not.
+        ExportError: it needs an operation that the operation set of this iOS has not.
     """
     ct = coremltools()
-    declaration, shape = job.declaration, tuple(job.example[:1].shape)
-    if job.tower == "image":
-        given = ct.ImageType(name=declaration.input, shape=shape, color_layout=ct.colorlayout.RGB)
-    else:
-        given = ct.TensorType(name=declaration.input, shape=shape, dtype=np.int32)
     precision = ct.precision.FLOAT32
     if in_fp32 is not None:
         precision = ct.transform.FP16ComputePrecision(op_selector=lambda op: not in_fp32(op))
@@ -75,8 +51,8 @@ def convert(job: Job, program: torch.export.ExportedProgram, ios: int, in_fp32: 
         with quiet():
             return ct.convert(
                 program,
-                inputs=[given],
-                outputs=[ct.TensorType(name=declaration.output, dtype=np.float32)],
+                inputs=face.given(),
+                outputs=[ct.TensorType(name=name, dtype=np.float32) for name in face.outputs],
                 minimum_deployment_target=getattr(ct.target, f"iOS{ios}"),
                 compute_precision=precision,
                 skip_model_load=True,
@@ -84,8 +60,8 @@ def convert(job: Job, program: torch.export.ExportedProgram, ios: int, in_fp32: 
     except Exception as problem:  # coremltools raises ValueError, RuntimeError, NotImplementedError, KeyError, ...
         forget_frames(problem)
         raise ExportError(
-            f"coremltools {ct.__version__} cannot convert the {job.tower} tower for iOS {ios}: {_first_line(problem)}",
-            where=job.source.where,
+            f"coremltools {ct.__version__} cannot convert the {face.name} for iOS {ios}: {_first_line(problem)}",
+            where=face.job.source.where,
             hint="the model may need operations that Core ML has not; `--target onnx` takes more of them",
         ) from problem
 

@@ -9,22 +9,29 @@ import numpy as np
 import torch
 
 from clip_edge.export.coreml.convert import L2_NORM, NORMALISATIONS, convert
+from clip_edge.export.coreml.interface import Interface
 from clip_edge.export.coreml.judge import Judge, load, observed
 from clip_edge.export.coreml.package import package_files
 from clip_edge.export.job import Job
+from clip_edge.graphs import MASK_LOGITS
 from clip_edge.numerics import TOLERANCES
 from clip_edge.quantization import SCHEMA, Layer, Quantization
 from clip_edge.runtime.backends.mil.program import Operation, Value
 
 LIMIT = 16384.0  # a quarter of fp16's largest number: other pictures reach further than those measured
 ENOUGH = 1 - (1 - TOLERANCES["fp16"].min_cosine) / 2  # lower precisions start from here
-LENGTH, RANGE, NORMS, SOFTMAX = "length", "range", "normalisations", "softmax"
+LENGTH, ANGLES, RANGE, NORMS, SOFTMAX = "length", "angles", "range", "normalisations", "softmax"
+MASKS = "masks"
 REASONS = {
     LENGTH: "the embedding's length",
+    ANGLES: "angles: many turns of a circle leave fp16 no digits",
     RANGE: "values near the end of fp16's range",
     NORMS: "normalisation",
     SOFTMAX: "softmax",
+    MASKS: "masks whose logits lie so near 0 that fp16 makes others of them",
 }
+ANGULAR = frozenset({"add", "cast", "expand_dims", "linear", "matmul", "mul", "sub"})  # what angles are made by
+ANGLE_DEPTH = 5  # such operations between a prompt's points and their waves
 RUNGS = ((LENGTH,), (LENGTH, RANGE), (LENGTH, RANGE, NORMS), (LENGTH, RANGE, NORMS, SOFTMAX))
 
 
@@ -36,19 +43,20 @@ class Base(NamedTuple):
     in_fp32: dict[str, str]
 
 
-def convert_half(job: Job, program: torch.export.ExportedProgram, ios: int, judge: Judge) -> Base:
+def convert_half(face: Interface, program: torch.export.ExportedProgram, ios: int, judge: Judge) -> Base:
     """The model in fp16, as far as that goes.
 
     The embedding's length is always taken in fp32. When that is not enough, what comes near 65504 is added, then
-    normalisations, then softmax; the last try is kept as it is and judged by `verify`.
+    normalisations, then softmax, and where masks leave the graph, all; the last try is kept as it is and judged by
+    `verify`.
     """
     large: frozenset[str] = frozenset()
-    for rung in RUNGS:
+    for rung in (*RUNGS, (MASKS,)) if MASK_LOGITS in face.outputs else RUNGS:
         if rung[-1] == RANGE:
-            large = _large_values(job, program, ios, judge)
+            large = _large_values(face, program, ios, judge)
         kept: dict[str, str] = {}
-        model = convert(job, program, ios, _selector(rung, large, kept))
-        cosine = judge.cosine(package_files(model, job))
+        model = convert(face, program, ios, _selector(rung, large, kept))
+        cosine = judge.score(package_files(model, face))
         if cosine >= ENOUGH:
             break
     return Base(model, cosine, kept)
@@ -87,8 +95,12 @@ def _selector(rung: tuple[str, ...], large: frozenset[str], kept: dict[str, str]
 
 
 def _why(operation: Any, rung: tuple[str, ...], large: frozenset[str]) -> str | None:
+    if MASKS in rung:
+        return MASKS
     if operation.op_type in L2_NORM and _is_length(operation):
         return LENGTH
+    if _makes_angle(operation):
+        return ANGLES
     if RANGE in rung and large:
         names = {value.name for value in operation.outputs}
         names |= {value.name for value in operation.inputs.values() if hasattr(value, "name")}
@@ -99,12 +111,21 @@ def _why(operation: Any, rung: tuple[str, ...], large: frozenset[str]) -> str | 
     return SOFTMAX if SOFTMAX in rung and operation.op_type in ("softmax", "scaled_dot_product_attention") else None
 
 
+def _makes_angle(operation: Any, depth: int = 0) -> bool:
+    """Whether it is a sine or cosine, or computes what goes into one."""
+    if operation.op_type in ("sin", "cos"):
+        return True
+    if depth == ANGLE_DEPTH or operation.op_type not in ANGULAR:
+        return False
+    return any(_makes_angle(user, depth + 1) for value in operation.outputs for user in value.child_ops)
+
+
 def _is_length(operation: Any) -> bool:
     """Whether it works on the embedding, (1, D) or its length (1, 1): the rest of the graph has more axes."""
     return all(len(value.shape) == 2 for value in operation.outputs)
 
 
-def _large_values(job: Job, program: torch.export.ExportedProgram, ios: int, judge: Judge) -> frozenset[str]:
+def _large_values(face: Interface, program: torch.export.ExportedProgram, ios: int, judge: Judge) -> frozenset[str]:
     """Names of the values whose fp32 form comes near the end of fp16's range."""
     found: set[str] = set()
 
@@ -114,7 +135,7 @@ def _large_values(job: Job, program: torch.export.ExportedProgram, ios: int, jud
             if isinstance(value, np.ndarray) and value.dtype == np.float32 and np.abs(value).max(initial=0) > LIMIT:
                 found.add(name)
 
-    function = load(package_files(convert(job, program, ios, None), job))
-    for _ in observed(function, judge.input, judge.inputs, look):
+    function = load(package_files(convert(face, program, ios, None), face))
+    for _ in observed(function, judge.rows, look):
         pass
     return frozenset(found)

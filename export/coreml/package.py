@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from clip_edge import __version__
+from clip_edge.export.coreml.interface import Interface
 from clip_edge.export.coreml.tools import coremltools
-from clip_edge.export.job import Job
 from clip_edge.files import json_bytes, write_file
 from clip_edge.schema import as_dict
 
@@ -31,10 +31,10 @@ ITEMS = {
 }
 
 
-def package_files(model: Any, job: Job) -> dict[str, bytes]:
+def package_files(model: Any, face: Interface) -> dict[str, bytes]:
     """The files of a package by path, with metadata and descriptions filled in."""
     spec = model.get_spec()
-    describe(spec, job)
+    describe(spec, face)
     weights = Path(model.weights_dir) / "weight.bin"
     return _files(spec, weights.read_bytes() if weights.exists() else _header(0))
 
@@ -51,12 +51,12 @@ def read_package(path: Path) -> dict[str, bytes]:
     return {name: (path / name).read_bytes() for name in (MANIFEST, MODEL, WEIGHTS)}
 
 
-def describe(spec: Any, job: Job) -> None:
+def describe(spec: Any, face: Interface) -> None:
     """What Xcode shows: names, licence, and what an app must know about input and output."""
-    source, description = job.source, spec.description
+    job, source, description = face.job, face.job.source, spec.description
     metadata = description.metadata
     metadata.Clear()
-    metadata.shortDescription = f"{source.name}: the {job.tower} tower of a CLIP model, {job.precision}"
+    metadata.shortDescription = f"{source.name}: the {face.name} of a CLIP model, {job.precision}"
     metadata.author = f"clip-edge {__version__}"
     names = dict.fromkeys(f"{licence.name} ({licence.applies_to})" for licence in source.licences)
     metadata.license = "; ".join(names) + (" — research only" if source.research_only else "")
@@ -64,21 +64,15 @@ def describe(spec: Any, job: Job) -> None:
     spec_image = source.preprocess
     facts = {
         "embedding_space": source.embedding().space,
-        "tower": job.tower,
+        "tower": face.name.removesuffix(" tower"),
         "precision": job.precision,
         "logit_scale": str(source.logit_scale),
         "preprocess": json.dumps(as_dict(spec_image)) if job.tower == "image" else "",
     }
     for key, value in facts.items():
         metadata.userDefined[f"clip-edge.{key}"] = value
-    size = spec_image.size
-    given = (
-        f"An upright RGB picture of {size} × {size} pixels, resized as the bundle's manifest.json says."
-        if job.tower == "image"
-        else f"A row of {source.tokenizer.spec.context_length} token ids, padding included."
-    )
-    description.input[0].shortDescription = given
-    description.output[0].shortDescription = f"The embedding: {source.dim} numbers, of length one."
+    for item in (*description.input, *description.output):
+        item.shortDescription = face.words[item.name]
 
 
 def add_function(files: Mapping[str, bytes] | None, name: str, single: Mapping[str, bytes]) -> dict[str, bytes]:

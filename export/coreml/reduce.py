@@ -10,6 +10,7 @@ import numpy as np
 
 from clip_edge.export.coreml import rewrite
 from clip_edge.export.coreml.convert import editable, lower
+from clip_edge.export.coreml.interface import Interface
 from clip_edge.export.coreml.judge import Judge, load, measured_rows, observed
 from clip_edge.export.coreml.package import package_files
 from clip_edge.export.coreml.weights import Packed, Weight, pack, snr_db
@@ -40,7 +41,7 @@ ACTIVATION_ROWS = 4  # on which the cost of each activation's eight bits is meas
 
 
 def reduce(
-    job: Job, ios: int, judge: Judge, model: Any, files: Mapping[str, bytes]
+    face: Interface, ios: int, judge: Judge, model: Any, files: Mapping[str, bytes]
 ) -> tuple[Mapping[str, bytes], Quantization]:
     """The package of `model` (`files`, in fp16) in `job.precision`, and the report.
 
@@ -48,6 +49,7 @@ def reduce(
     the tolerance does not hold, the worst go one step up the ladder, then all, then the worst another step; the
     fewest steps that do are found by bisection.
     """
+    job = face.job
     program = editable(model)
     everything = rewrite.find_weights(program)
     weights = {name: item for name, item in everything.items() if not item.depthwise}
@@ -55,7 +57,7 @@ def reduce(
     noise = {name: snr_db(item.values, _pack(item, job.precision, ios).dense()) for name, item in weights.items()}
     peaks: dict[str, tuple[float, float]] = {}
     if job.precision == "w8a8":
-        peaks, heard = _activations(job, program, judge, load(files))
+        peaks, heard = _activations(face, program, load(files))
         noise |= {name: min(_decibels(noise.get(name)), value) for name, value in heard.items() if name in noise}
     ranked = sorted(noise, key=lambda name: _decibels(noise[name]))
 
@@ -66,8 +68,8 @@ def reduce(
         if peaks:
             rewrite.quantize_activations(changed, peaks, frozenset(weights) - packed.keys())
         rewrite.compress(changed, packed, ios)
-        smaller = package_files(lower(changed, model), job)
-        return _Attempt(levels, packed, smaller, judge.cosine(smaller))
+        smaller = package_files(lower(changed, model), face)
+        return _Attempt(levels, packed, smaller, judge.score(smaller))
 
     found = _fewest(attempt, (len(LADDERS[job.precision]) - 1) * len(ranked), len(ranked), judge.wanted)
     return found.files, _report(job, weights, taps, noise, found)
@@ -110,7 +112,7 @@ def _pack(weight: Weight, level: str, ios: int) -> Packed:
 
 
 def _activations(
-    job: Job, program: Any, judge: Judge, function: Function
+    face: Interface, program: Any, function: Function
 ) -> tuple[dict[str, tuple[float, float]], dict[str, float]]:
     """The range of each activation that eight bits may hold, and by the weight's name what they would cost there."""
     readers: dict[str, list[str]] = {}
@@ -138,10 +140,10 @@ def _activations(
             power[name][0] += float((value**2).sum())
             power[name][1] += float((error**2).sum())
 
-    rows = measured_rows(job)
-    for _ in observed(function, judge.input, rows, measure):
+    rows = measured_rows(face)
+    for _ in observed(function, rows, measure):
         pass
-    for _ in observed(function, judge.input, rows[:ACTIVATION_ROWS], listen):
+    for _ in observed(function, rows[:ACTIVATION_ROWS], listen):
         pass
     decibels = {name: 10 * math.log10(sent / lost) for name, (sent, lost) in power.items() if sent and lost}
     heard = {weight: value for name, value in decibels.items() for weight in readers[name]}

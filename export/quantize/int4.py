@@ -17,7 +17,7 @@ from clip_edge.export.quantize.layers import Rounded, snr_db
 from clip_edge.export.quantize.mixture import Forms, Mixture
 from clip_edge.export.quantize.qdq import quantise_rows, refuse_infinite
 from clip_edge.export.quantize.tables import byte_table, nibble_table
-from clip_edge.export.rewrite import fold_factors, fuse_gelu
+from clip_edge.export.rewrite import fold_factors, fold_transposes, fuse_gelu
 from clip_edge.export.rows import Rows
 from clip_edge.numerics import TOLERANCES
 from clip_edge.quantization import SCHEMA, Layer, Quantization
@@ -33,6 +33,7 @@ LEAST_ROWS = 16  # of a table: a shorter one has nothing to gain
 def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantization]:
     """The int4 form of an fp32 graph, and its report. Activations stay fp32; calibration data only helps to judge."""
     prepared = Graph(model)
+    fold_transposes(prepared)
     fuse_gelu(prepared)
     fold_factors(prepared)
     base = prepared.finish(OPSET)

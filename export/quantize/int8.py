@@ -16,7 +16,7 @@ from clip_edge.export.quantize.layers import Rounded, snr_db
 from clip_edge.export.quantize.qdq import Scheme, insert_qdq, quantise_rows, quantised_values
 from clip_edge.export.quantize.ranges import Method, Range, Values, choose_range, observe
 from clip_edge.export.quantize.tables import byte_table
-from clip_edge.export.rewrite import add_biases, fold_factors, replace_gelu
+from clip_edge.export.rewrite import add_biases, fold_factors, fold_transposes, replace_gelu
 from clip_edge.export.rows import Rows
 from clip_edge.numerics import TOLERANCES
 from clip_edge.quantization import SCHEMA, Layer, Machine, Quantization
@@ -48,6 +48,7 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
     """
     assert job.calibration is not None  # `refuse_unmeasured` saw to it
     prepared = Graph(model)
+    fold_transposes(prepared)
     add_biases(prepared)  # first: it asks for shapes, which are known in the operation set of the trace
     replace_gelu(prepared)
     fold_factors(prepared)

@@ -36,7 +36,7 @@ class Judge:
         self.tolerance = tolerance
         self.goal = tolerance + min(MARGIN, MARGIN_SHARE * (1 - tolerance))
         self.reference = embed(model, rows)
-        self._masks = [value.name for value in model.graph.output].index(MASK_LOGITS) if _has_masks(model) else None
+        self._masks = [value.name for value in model.graph.output].index(MASK_LOGITS) if has_masks(model) else None
         self._focus = np.arange(len(rows))
 
     def cosines(self, model: Draft) -> Doubles:
@@ -64,26 +64,35 @@ class Judge:
         cosines = self._cosines(found, chosen)
         if self._masks is None:
             return cosines
-        pairs = zip(found[self._masks] > 0, self.reference[self._masks][chosen] > 0, strict=True)
-        overlaps = [min(map(mask_iou, have, want)) for have, want in pairs]  # of three answers in each row
-        worth = (1 - self.tolerance) / (1 - MIN_MASK_IOU)
-        return np.minimum(cosines, 1 - worth * (1 - np.array(overlaps)))
+        masks = worth_of_masks(found[self._masks], self.reference[self._masks][chosen], self.tolerance)
+        return np.minimum(cosines, masks)
 
     def _cosines(self, found: list[Floats], chosen: np.ndarray) -> Doubles:
         pairs = zip(found, self.reference, strict=True)
-        with np.errstate(invalid="ignore", over="ignore"):
-            each = [cosine_rows(_flat(have), _flat(want[chosen])) for have, want in pairs]
-        smallest = np.min(each, axis=0)
+        smallest = np.min([flat_cosines(have, want[chosen]) for have, want in pairs], axis=0)
         return np.where(np.isfinite(smallest), smallest, -1.0)
 
 
-def _has_masks(model: onnx.ModelProto) -> bool:
+def has_masks(model: onnx.ModelProto) -> bool:
+    """Whether masks leave the graph."""
     return any(value.name == MASK_LOGITS for value in model.graph.output)
 
 
-def _flat(values: Floats) -> Floats:
-    """(N, ...) -> (N, D): a map is one vector."""
-    return values.reshape(len(values), -1)
+def flat_cosines(found: Floats, expected: Floats) -> Doubles:
+    """(N, ...) twice -> (N,): the cosine of each row, a map taken as one vector; NaN where a value is not finite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return cosine_rows(found.reshape(len(found), -1), expected.reshape(len(expected), -1))
+
+
+def worth_of_masks(found: Floats, expected: Floats, tolerance: float) -> Doubles:
+    """Logits (N, 3, M, M) twice -> (N,): the least IoU of the masks of a row, scaled as a cosine.
+
+    At `MIN_MASK_IOU` it is `tolerance`.
+    """
+    pairs = zip(found > 0, expected > 0, strict=True)
+    overlaps = np.array([min(map(mask_iou, have, want)) for have, want in pairs])
+    worth: Doubles = 1 - (1 - tolerance) / (1 - MIN_MASK_IOU) * (1 - overlaps)
+    return worth
 
 
 def embed(model: Draft, rows: Rows, *, fuse: bool = True) -> list[Floats]:

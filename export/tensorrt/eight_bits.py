@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 
 from clip_edge.export.calibration import judged_rows, measured_rows
-from clip_edge.export.half import Rules, overflowing, to_half
+from clip_edge.export.half import Rules, half_nodes, overflowing, to_half
 from clip_edge.export.job import Job
 from clip_edge.export.quantize.graph import Graph, WeightLayer, weight_layers
-from clip_edge.export.quantize.judge import Judge, choose_kept
+from clip_edge.export.quantize.judge import Judge, choose_kept, has_masks
 from clip_edge.export.quantize.layers import Rounded, snr_db
 from clip_edge.export.quantize.qdq import TENSORRT, insert_qdq, quantise_rows, quantised_values
 from clip_edge.export.quantize.ranges import Range, choose_range, observe
@@ -51,9 +51,23 @@ def eight_bits(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quant
     kept = choose_kept(candidates, build, judge, job.console)
     reasons |= {name: judge.why_kept(cost) for name, cost in kept.items()}
     large = overflowing(model, judged, job.console)
-    lowered = to_half(build([name for name in candidates if name not in kept]), Rules(), large)
+    lowered = nearest_half(build([name for name in candidates if name not in kept]), model, large, judged, job)
     ratios = _ratios(model, [layer for layer in layers if layer.name in candidates], ranges, job, measured)
     return lowered, _report(job, model, layers, reasons, ratios, float(judge.cosines(lowered).min()))
+
+
+def nearest_half(
+    model: onnx.ModelProto, reference: onnx.ModelProto, large: Collection[str], rows: Rows, job: Job
+) -> onnx.ModelProto:
+    """`to_half`, with the nodes `large` in fp32, and of masks as many others as their tolerance needs: where logits lie
+    near 0, every digit counts. `reference` is the graph in fp32."""
+    rules = Rules()
+    if not has_masks(model):
+        return to_half(model, rules, large)
+    judge = Judge(reference, rows, TOLERANCES[job.precision].min_cosine, fuse=False)
+    names = half_nodes(model, rules, large)
+    kept = choose_kept(names, lambda half: to_half(model, rules, {*large, *names} - {*half}), judge, job.console)
+    return to_half(model, rules, {*large, *kept})
 
 
 def refusals(model: onnx.ModelProto, layers: Collection[WeightLayer]) -> dict[str, str]:

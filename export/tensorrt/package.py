@@ -11,12 +11,11 @@ import torch
 from torch import nn
 
 from clip_edge.errors import UnavailableError
-from clip_edge.export.half import finite_masks
-from clip_edge.export.job import Job
+from clip_edge.export.job import GraphJob, Job
 from clip_edge.export.onnx import clean, save, trace
-from clip_edge.export.quantize.graph import Graph
 from clip_edge.export.targets import file_name
-from clip_edge.export.tensorrt.precisions import lower
+from clip_edge.export.tensorrt.precisions import lower, typed
+from clip_edge.export.tensorrt.segment import parse_part, part_entry, write_typed_part
 from clip_edge.files import sha256_file
 from clip_edge.quantization import Quantization
 from clip_edge.runtime.tensorrt import plan
@@ -44,21 +43,36 @@ def write_tower(job: Job, path: Path) -> Quantization | None:
     Raises:
         ExportError: the tower cannot be traced or lowered, or the parser refuses it.
     """
-    report = write_graph(job, path)
-    network = None
-    try:
-        library = open_library("tensorrt-rtx")
-    except UnavailableError as problem:
-        job.console.warn(f"{path.name} was not parsed by TensorRT: {problem.what}")
-    else:
-        network = parse_graph(job, path, library)
-    entry = graph_entry(job, path, network)
+    report = write_typed(job, path)
+    library = _parser(job, path)
+    entry = graph_entry(job, path, None if library is None else parse_graph(job, path, library))
     plan.add_graph(path.parent / plan.NAME, PLAN, replace(entry, trtexec=trtexec_line(entry)))
     job.console.say(f"no engine was built for {entry.path}: run `{PLAN.command}` on the device")
     return report
 
 
-def write_graph(job: Job, path: Path) -> Quantization | None:
+def write_graph(job: GraphJob, path: Path) -> Quantization | None:
+    """Write a graph for segmentation to `path` and enter it into segment.json, with the line that builds it.
+
+    Raises:
+        ExportError: as `write_tower`.
+    """
+    report = write_typed_part(job, path)
+    library = _parser(job.pictures, path)
+    entry = part_entry(job, path, None if library is None else parse_part(job, path, library))
+    plan.add_part(path.parent, PLAN, replace(entry, trtexec=trtexec_line(entry)))
+    return report
+
+
+def _parser(job: Job, path: Path) -> Library | None:
+    try:
+        return open_library("tensorrt-rtx")
+    except UnavailableError as problem:
+        job.console.warn(f"{path.name} was not parsed by TensorRT: {problem.what}")
+        return None
+
+
+def write_typed(job: Job, path: Path) -> Quantization | None:
     """The strongly typed graph of a tower in the precision of the job."""
     model = onnx.ModelProto()
     model.CopyFrom(_trace(job))
@@ -96,16 +110,18 @@ def graph_entry(job: Job, path: Path, network: Network | None) -> plan.Graph:
     )
 
 
-def trtexec_line(graph: plan.Graph) -> str:
+def trtexec_line(graph: plan.Graph | plan.Part) -> str:
     """The same build with TensorRT's own tool, started in the bundle; `clip-edge build` adds the checks."""
     name = Path(graph.path).name
     words = [
         f"trtexec --onnx={graph.path} --stronglyTyped --noTF32"
     ]  # from 11 on the second is the default, and allowed
-    for index, profile in enumerate(graph.profiles):
-        words.append(f"--profile={index}")
-        for kind, batch in (("min", profile.min), ("opt", profile.opt), ("max", profile.max)):
-            words.append(f"--{kind}Shapes={graph.input}:{'x'.join(map(str, (batch, *graph.row_shape)))}")
+    for number, profile in enumerate(graph.profiles):
+        words.append(f"--profile={number}")
+        shapes = graph.shapes(profile)
+        for index, kind in enumerate(("min", "opt", "max")):
+            each = (f"{name}:{'x'.join(map(str, sizes[index]))}" for name, sizes in shapes.items())
+            words.append(f"--{kind}Shapes={','.join(each)}")
     words.append(f"--memPoolSize=workspace:{graph.workspace_bytes // 1024**2}M")
     words.append(f"--builderOptimizationLevel={graph.optimization_level} --timingCacheFile={plan.TIMING_CACHE}")
     words.append(f"--profilingVerbosity=detailed --skipInference --saveEngine={name.removesuffix('.onnx')}.engine")
@@ -118,22 +134,5 @@ def _trace(job: Job) -> onnx.ModelProto:
         example = job.example.to(getattr(torch, job.declaration.input_dtype))
         model = trace(job.module, example, job.declaration, job.target.opset)
         clean(model)
-        inline_constants(model)
-        graph = Graph(model)
-        finite_masks(graph)
-        _traced[job.module] = graph.finish()
+        _traced[job.module] = typed(model)
     return _traced[job.module]
-
-
-def inline_constants(model: onnx.ModelProto) -> None:
-    """Turn `Constant` nodes into initializers, so that there is one kind of constant."""
-    kept = []
-    for node in model.graph.node:
-        value = next((item.t for item in node.attribute if item.name == "value"), None)
-        if node.op_type == "Constant" and value is not None:
-            value.name = node.output[0]
-            model.graph.initializer.append(value)
-        else:
-            kept.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)

@@ -20,7 +20,7 @@ from clip_edge.preprocess import Bytes, Floats, normalize, to_pixels
 from clip_edge.tokenizer import Ids, Tokenizer
 
 Run = Callable[[np.ndarray], Floats]  # pixel_values (B, 3, S, S) or input_ids (B, L) -> (B, D); any thread may call it
-RunGraph = Callable[[Mapping[str, np.ndarray]], dict[str, Floats]]  # inputs by name -> outputs by name; batch first
+RunGraph = Callable[[Mapping[str, np.ndarray]], dict[str, Floats]]  # inputs by name, or more -> outputs by name
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ BACKENDS = {
         package="numpy",
         install="pip install numpy",
         summary="Core ML packages on any system, in numpy: proves them, and is slow",
+        graphs=True,
     ),
     "coreml": Backend(
         module="clip_edge.runtime.backends.coreml",

@@ -34,6 +34,10 @@ struct EngineOptions {
 
 struct EngineBuild;
 
+// A graph for segmentation; null in a backend that runs none.
+using OpenGraph = std::unique_ptr<Graph> (*)(const EngineOptions &options, const Bundle &bundle,
+                                             const GraphEntry &entry);
+
 // An engine: its name for the app, what it reads of a bundle, and how a tower is opened in it.
 struct Backend {
   const char *name, *target;
@@ -41,6 +45,7 @@ struct Backend {
                                  const TowerShape &shape);
   // The tower's engine, made on this machine; null where none is needed.
   void (*build)(const EngineOptions &options, const Bundle &bundle, const Artifact &artifact, const EngineBuild &how);
+  OpenGraph open_graph;
 };
 
 const Backend &find_backend(const char *name);  // NULL: ONNX Runtime. Throws Error.
@@ -49,6 +54,8 @@ const char *backend_names();                    // separated by commas
 // The towers of each engine; all of them open their library at run time.
 std::unique_ptr<Tower> open_onnxruntime(const EngineOptions &options, const Bundle &bundle, const Artifact &artifact,
                                         const TowerShape &shape);
+std::unique_ptr<Graph> open_onnxruntime_graph(const EngineOptions &options, const Bundle &bundle,
+                                              const GraphEntry &entry);
 std::unique_ptr<Tower> open_coreml(const EngineOptions &options, const Bundle &bundle, const Artifact &artifact,
                                    const TowerShape &shape);
 

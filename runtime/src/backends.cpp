@@ -7,11 +7,11 @@ namespace clip_edge::core {
 namespace {
 
 constexpr Backend kBackends[] = {
-    {"onnxruntime", "onnx", open_onnxruntime, nullptr},
-    {"tensorrt", "trt", open_tensorrt, build_tensorrt},
-    {"tensorrt-rtx", "trt-rtx", open_tensorrt_rtx, build_tensorrt_rtx},
+    {"onnxruntime", "onnx", open_onnxruntime, nullptr, open_onnxruntime_graph},
+    {"tensorrt", "trt", open_tensorrt, build_tensorrt, nullptr},
+    {"tensorrt-rtx", "trt-rtx", open_tensorrt_rtx, build_tensorrt_rtx, nullptr},
 #if defined(__APPLE__)
-    {"coreml", "coreml", open_coreml, nullptr},
+    {"coreml", "coreml", open_coreml, nullptr, nullptr},
 #endif
 };
 

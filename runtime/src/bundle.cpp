@@ -81,16 +81,43 @@ std::string quantization_report(const Json &table) {
   return table.find("quantization", &report) && !report.is_null() ? std::string(report.string()) : "";
 }
 
+void check_listed(const Manifest &manifest, const char *key, const std::string &path, const std::string &report,
+                  const std::string &where) {
+  for (const std::string &name : {path, report.empty() ? path : report})
+    if (!is_listed(name, manifest))
+      fail(CLIP_EDGE_ERROR_FORMAT, "%s: `%s` names a file that is not listed: `%.200s`", where.c_str(), key,
+           name.c_str());
+}
+
+std::vector<GraphTensor> read_tensors(const Json &list, const std::string &where) {
+  std::vector<GraphTensor> tensors;
+  list.each([&](const Json &item) {
+    item.only({"name", "dtype", "shape"});
+    choice(item, "dtype", {"float32", "int32", "int64", "uint8"}, where);
+    GraphTensor tensor{text_of(item, "name"), {}};
+    item["shape"].each([&](const Json &side) { tensor.shape.push_back(side.is_null() ? 0 : side.integer(1, 65536)); });
+    if (tensor.shape.empty() || tensor.shape.size() > 4)
+      fail(CLIP_EDGE_ERROR_FORMAT, "%s: a tensor of a graph must have 1 to 4 sides", where.c_str());
+    tensors.push_back(tensor);
+  });
+  return tensors;
+}
+
+GraphEntry read_graph(const Json &table, const Manifest &manifest, const std::string &where) {
+  table.only({"graph", "target", "precision", "path", "inputs", "outputs", "opset", "verification", "quantization"});
+  GraphEntry entry{text_of(table, "graph"), text_of(table, "target"), text_of(table, "precision"),
+                   text_of(table, "path"),  read_tensors(table["inputs"], where),
+                   read_tensors(table["outputs"], where)};
+  check_listed(manifest, "graphs", entry.path, quantization_report(table), where);
+  return entry;
+}
+
 Artifact read_artifact(const Json &table, const Manifest &manifest, const std::string &where) {
   table.only({"tower", "target", "precision", "path", "input", "input_dtype", "output", "batch", "opset", "parameters",
               "verification", "quantization"});
   Artifact artifact{text_of(table, "tower"), text_of(table, "target"), text_of(table, "precision"),
                     text_of(table, "path"),  text_of(table, "input"),  text_of(table, "output")};
-  const std::string report = quantization_report(table);
-  for (const std::string &path : {artifact.path, report.empty() ? artifact.path : report})
-    if (!is_listed(path, manifest))
-      fail(CLIP_EDGE_ERROR_FORMAT, "%s: `artifacts` names a file that is not listed: `%.200s`", where.c_str(),
-           path.c_str());
+  check_listed(manifest, "artifacts", artifact.path, quantization_report(table), where);
   artifact.wide_ids = choice(table, "input_dtype", {"float32", "int32", "int64", "uint8"}, where) == 2;
   if (!table["batch"].is_null()) artifact.batch = table["batch"].integer(1, 4096);
   return artifact;
@@ -127,7 +154,7 @@ Manifest parse_manifest(const std::string &text, const std::string &where) {
     fail(CLIP_EDGE_ERROR_VERSION, "%s: manifest schema 1 expected; found %lld", where.c_str(),
          static_cast<long long>(root["schema"].integer(0, 1 << 30)));
   root.only({"schema", "name", "created_by", "embedding", "image", "text", "artifacts", "licences", "research_only",
-             "source", "versions", "files", "manifest_sha256", "graphs"});  // graphs: for segmentation, not read here
+             "source", "versions", "files", "manifest_sha256", "graphs"});
   check_own_hash(text, text_of(root, "manifest_sha256"), where);
   Manifest manifest;
   manifest.name = text_of(root, "name"), manifest.created_by = text_of(root, "created_by");
@@ -142,6 +169,9 @@ Manifest parse_manifest(const std::string &text, const std::string &where) {
   read_text(root["text"], manifest, where);
   read_files(root["files"], manifest, where);
   root["artifacts"].each([&](const Json &item) { manifest.artifacts.push_back(read_artifact(item, manifest, where)); });
+  Json graphs = root;
+  if (root.find("graphs", &graphs))
+    graphs.each([&](const Json &item) { manifest.graphs.push_back(read_graph(item, manifest, where)); });
   return manifest;
 }
 
@@ -174,6 +204,19 @@ const Artifact &Bundle::artifact(const char *tower, const char *target, const st
     if (item.tower == tower && item.target == target && (precision.empty() || item.precision == precision)) return item;
   fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: the bundle has no %s tower for target `%s`%s%s", source_->where().c_str(), tower,
        target, precision.empty() ? "" : " in precision ", precision.c_str());
+}
+
+const GraphEntry &Bundle::graph(const char *name, const char *target, const std::string &precision) const {
+  const GraphEntry *first = nullptr;
+  for (const GraphEntry &item : manifest_.graphs) {
+    if (item.graph != name || item.target != target) continue;
+    if (item.precision == precision) return item;
+    if (first == nullptr) first = &item;
+  }
+  if (first == nullptr)
+    fail(CLIP_EDGE_ERROR_UNSUPPORTED, "%s: the bundle has no graph `%s` for target `%s`", source_->where().c_str(), name,
+         target);
+  return *first;
 }
 
 std::string Bundle::read(const std::string &name, size_t max_bytes) const {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "clip_edge/clip_edge.h"
+#include "graph.h"
 #include "json.h"
 #include "source.h"
 
@@ -27,6 +28,7 @@ struct Manifest {
   clip_edge_preprocess_spec preprocess;
   clip_edge_text_spec text;
   std::vector<Artifact> artifacts;
+  std::vector<GraphEntry> graphs;
   struct File {
     std::string sha256;
     int64_t bytes;
@@ -43,6 +45,9 @@ class Bundle {
 
   // The first artefact of a tower ("image", "text") for a target, of that precision unless it is empty. Throws Error.
   const Artifact &artifact(const char *tower, const char *target, const std::string &precision) const;
+
+  // The graph for segmentation of that name, in that precision or the first one listed. Throws Error.
+  const GraphEntry &graph(const char *name, const char *target, const std::string &precision) const;
 
   // The bytes of a listed file whose size and hash were checked: what was hashed is what is used.
   std::string read(const std::string &name, size_t max_bytes) const;

@@ -9,6 +9,7 @@
 #include "clock.h"
 #include "model.h"
 #include "preprocess.h"
+#include "session.h"
 #include "status.h"
 
 using namespace clip_edge::core;
@@ -171,6 +172,12 @@ void probabilities(const float *image, const clip_edge_prompts &prompts, double 
 }  // namespace
 
 namespace clip_edge::core {
+SessionUse begin(clip_edge_session *session) {
+  session->start();
+  session->stop_if_asked();
+  return {*session->model, session->timings};
+}
+
 void log_line(clip_edge_log_level level, const char *text) noexcept {
   const std::lock_guard<std::mutex> lock(log_mutex);
   if (log_function != nullptr) log_function(level, text, log_user);

@@ -1,6 +1,7 @@
 // What stands behind a clip_edge_model: a bundle, and its towers once they are open.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -21,15 +22,19 @@ struct clip_edge_model {
   clip_edge::core::EngineOptions engine;
 
   const clip_edge::core::Artifact &artifact(const char *tower) const;
-  // All three may be called from any thread; what they give lives as long as the model.
+  // All may be called from any thread; what they give lives as long as the model.
   const clip_edge::core::Tower &image_tower();
   const clip_edge::core::Tower &text_tower();
   const clip_edge::core::Tokenizer &tokenizer();
+  // A graph for segmentation: what the manifest says, and the same in the engine, opened when first needed.
+  const clip_edge::core::GraphEntry &graph_entry(const char *name) const;
+  const clip_edge::core::Graph &graph(const char *name);
 
  private:
   std::unique_ptr<clip_edge::core::Tower> open_tower(const char *tower, clip_edge::core::TowerShape shape) const;
 
   std::mutex mutex_;
   std::unique_ptr<clip_edge::core::Tower> image_, text_;
+  std::map<std::string, std::unique_ptr<clip_edge::core::Graph>> graphs_;
   std::unique_ptr<clip_edge::core::Tokenizer> tokenizer_;
 };

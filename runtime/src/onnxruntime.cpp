@@ -141,17 +141,37 @@ Runtime &Runtime::open(const std::string &library) {
   return *runtime;
 }
 
+void open_session(const Runtime &runtime, int threads, const std::string &graph, Owned<OrtSession> &session) {
+  Owned<OrtSessionOptions> options(runtime, kReleaseSessionOptions);
+  runtime.call(kCreateSessionOptions, options.out());
+  if (threads > 0) runtime.call(kSetIntraOpNumThreads, options.get(), threads);
+  runtime.call(kSetInterOpNumThreads, options.get(), 1);
+  runtime.call(kCreateSessionFromArray, static_cast<const OrtEnv *>(runtime.environment()),
+               static_cast<const void *>(graph.data()), graph.size(),
+               static_cast<const OrtSessionOptions *>(options.get()), session.out());
+}
+
+// What a graph gave, which must be `expected` floats.
+void copy_floats(const Runtime &runtime, OrtValue *result, size_t expected, const std::string &path, float *out) {
+  Owned<OrtShapeInfo> info(runtime, kReleaseTensorTypeAndShapeInfo);
+  runtime.call(kGetTensorTypeAndShape, static_cast<const OrtValue *>(result), info.out());
+  int type = 0;
+  size_t elements = 0;
+  runtime.call(kGetTensorElementType, static_cast<const OrtShapeInfo *>(info.get()), &type);
+  runtime.call(kGetTensorShapeElementCount, static_cast<const OrtShapeInfo *>(info.get()), &elements);
+  if (type != kFloat || elements != expected)
+    fail(CLIP_EDGE_ERROR_BACKEND, "%s: %zu floats expected from the graph; found %zu values of type %d", path.c_str(),
+         expected, elements, type);
+  void *data = nullptr;
+  runtime.call(kGetTensorMutableData, result, &data);
+  std::memcpy(out, data, expected * sizeof(float));
+}
+
 class OnnxTower : public Tower {
  public:
   OnnxTower(Runtime &runtime, int threads, const Artifact &artifact, const std::string &graph, const TowerShape &shape)
       : runtime_(runtime), session_(runtime, kReleaseSession), artifact_(artifact), shape_(shape) {
-    Owned<OrtSessionOptions> options(runtime, kReleaseSessionOptions);
-    runtime.call(kCreateSessionOptions, options.out());
-    if (threads > 0) runtime.call(kSetIntraOpNumThreads, options.get(), threads);
-    runtime.call(kSetInterOpNumThreads, options.get(), 1);
-    runtime.call(kCreateSessionFromArray, static_cast<const OrtEnv *>(runtime.environment()),
-                 static_cast<const void *>(graph.data()), graph.size(),
-                 static_cast<const OrtSessionOptions *>(options.get()), session_.out());
+    open_session(runtime, threads, graph, session_);
   }
 
   void run(const void *input, size_t count, float *out) const override {
@@ -166,33 +186,69 @@ class OnnxTower : public Tower {
     const OrtValue *const values[] = {value.get()};
     runtime_.call(kRun, session_.get(), static_cast<const void *>(nullptr), &inputs[0], &values[0], size_t{1},
                   &outputs[0], size_t{1}, result.out());
-    copy_result(result.get(), count, out);
+    copy_floats(runtime_, result.get(), count * static_cast<size_t>(shape_.dim), artifact_.path, out);
   }
 
  private:
-  void copy_result(OrtValue *result, size_t count, float *out) const {
-    Owned<OrtShapeInfo> info(runtime_, kReleaseTensorTypeAndShapeInfo);
-    runtime_.call(kGetTensorTypeAndShape, static_cast<const OrtValue *>(result), info.out());
-    int type = 0;
-    size_t elements = 0;
-    runtime_.call(kGetTensorElementType, static_cast<const OrtShapeInfo *>(info.get()), &type);
-    runtime_.call(kGetTensorShapeElementCount, static_cast<const OrtShapeInfo *>(info.get()), &elements);
-    const size_t expected = count * static_cast<size_t>(shape_.dim);
-    if (type != kFloat || elements != expected)
-      fail(CLIP_EDGE_ERROR_BACKEND, "%s: %zu floats expected from the graph; found %zu values of type %d",
-           artifact_.path.c_str(), expected, elements, type);
-    void *data = nullptr;
-    runtime_.call(kGetTensorMutableData, result, &data);
-    std::memcpy(out, data, expected * sizeof(float));
-  }
-
   Runtime &runtime_;
   Owned<OrtSession> session_;
   Artifact artifact_;
   TowerShape shape_;
 };
 
+class OnnxGraph : public Graph {
+ public:
+  OnnxGraph(Runtime &runtime, int threads, const GraphEntry &entry, const std::string &graph)
+      : runtime_(runtime), session_(runtime, kReleaseSession), entry_(entry) {
+    open_session(runtime, threads, graph, session_);
+  }
+
+  std::map<std::string, std::vector<float>> run(const std::vector<GraphInput> &inputs) const override {
+    std::vector<std::unique_ptr<Owned<OrtValue>>> given, made;
+    std::vector<const char *> names, results;
+    std::vector<const OrtValue *> values;
+    for (const GraphInput &input : inputs) {
+      size_t bytes = input.whole ? sizeof(int64_t) : sizeof(float);
+      for (const int64_t side : input.shape) bytes *= static_cast<size_t>(side);
+      given.push_back(std::make_unique<Owned<OrtValue>>(runtime_, kReleaseValue));
+      runtime_.call(kCreateTensorWithDataAsOrtValue, runtime_.memory(), const_cast<void *>(input.data), bytes,
+                    input.shape.data(), input.shape.size(), static_cast<int>(input.whole ? kInt64 : kFloat),
+                    given.back()->out());
+      names.push_back(input.name), values.push_back(given.back()->get());
+    }
+    std::vector<OrtValue *> found(entry_.outputs.size());
+    for (const GraphTensor &output : entry_.outputs) results.push_back(output.name.c_str());
+    runtime_.call(kRun, session_.get(), static_cast<const void *>(nullptr),
+                  static_cast<const char *const *>(names.data()), static_cast<const OrtValue *const *>(values.data()),
+                  names.size(), static_cast<const char *const *>(results.data()), results.size(), found.data());
+    for (OrtValue *value : found) {
+      made.push_back(std::make_unique<Owned<OrtValue>>(runtime_, kReleaseValue));
+      *made.back()->out() = value;
+    }
+    std::map<std::string, std::vector<float>> outputs;
+    for (size_t i = 0; i < found.size(); i++) {
+      size_t expected = 1;  // of a batch of one
+      for (const int64_t side : entry_.outputs[i].shape) expected *= static_cast<size_t>(std::max<int64_t>(side, 1));
+      std::vector<float> &out = outputs[entry_.outputs[i].name];
+      out.resize(expected);
+      copy_floats(runtime_, found[i], expected, entry_.path, out.data());
+    }
+    return outputs;
+  }
+
+ private:
+  Runtime &runtime_;
+  Owned<OrtSession> session_;
+  GraphEntry entry_;
+};
+
 }  // namespace
+
+std::unique_ptr<Graph> open_onnxruntime_graph(const EngineOptions &options, const Bundle &bundle,
+                                              const GraphEntry &entry) {
+  const std::string graph = bundle.read(entry.path, kMostGraphBytes);
+  return std::make_unique<OnnxGraph>(Runtime::open(options.onnxruntime), options.threads, entry, graph);
+}
 
 std::unique_ptr<Tower> open_onnxruntime(const EngineOptions &options, const Bundle &bundle, const Artifact &artifact,
                                         const TowerShape &shape) {

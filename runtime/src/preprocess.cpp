@@ -159,11 +159,20 @@ std::vector<uint8_t> resize_and_crop(const clip_edge_image &image, const clip_ed
 }
 
 std::vector<uint8_t> make_square(const clip_edge_image &image, const clip_edge_preprocess_spec &spec,
-                                 uint64_t &decode_ns) {
-  if (!is_encoded(image)) return resize_and_crop(image, spec);
+                                 uint64_t &decode_ns, Sides *size) {
+  const auto tell = [&](const clip_edge_image &shown, const Reduction &reduction) {
+    if (size == nullptr) return;
+    const Full full = full_size(RowReader(shown), reduction);
+    *size = {full.width, full.height};
+  };
+  if (!is_encoded(image)) {
+    tell(image, {});
+    return resize_and_crop(image, spec);
+  }
   const uint64_t start = now_ns();
   const Picture picture = decode(image, spec.size);
   decode_ns += now_ns() - start;
+  tell(picture.image, picture.reduction);
   return resize_and_crop(picture.image, spec, best_kernels(), picture.reduction);
 }
 

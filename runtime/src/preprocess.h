@@ -21,8 +21,12 @@ std::vector<uint8_t> resize_and_crop(const clip_edge_image &image, const clip_ed
                                      const Kernels &kernels = best_kernels(), const Reduction &reduction = {});
 
 // The same of any picture, decoded first where it must be; `decode_ns` grows by the time that took.
+// `size` becomes the sides of the whole upright picture.
+struct Sides {
+  int width = 0, height = 0;
+};
 std::vector<uint8_t> make_square(const clip_edge_image &image, const clip_edge_preprocess_spec &spec,
-                                 uint64_t &decode_ns);
+                                 uint64_t &decode_ns, Sides *size = nullptr);
 
 // (size, size, 3) bytes -> (3, size, size) floats: value / 255, minus mean, divided by std.
 void normalize(const uint8_t *rgb, const clip_edge_preprocess_spec &spec, float *chw);

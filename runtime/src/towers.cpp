@@ -1,5 +1,6 @@
 // Opens what a model needs, when it is first needed.
 #include "model.h"
+#include "status.h"
 
 using namespace clip_edge::core;
 
@@ -46,6 +47,20 @@ const Tokenizer &clip_edge_model::tokenizer() {
     tokenizer_ = std::make_unique<Tokenizer>(bundle.read("tokenizer.json", kMostTokenizerBytes),
                                              bundle.path("tokenizer.json"), bundle.manifest().text);
   return *tokenizer_;
+}
+
+const GraphEntry &clip_edge_model::graph_entry(const char *name) const {
+  if (backend.open_graph == nullptr)
+    fail(CLIP_EDGE_ERROR_UNSUPPORTED, "backend `%s` runs no graphs for segmentation: use onnxruntime", backend.name);
+  return bundle.graph(name, backend.target, precision);
+}
+
+const Graph &clip_edge_model::graph(const char *name) {
+  const GraphEntry &entry = graph_entry(name);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::unique_ptr<Graph> &found = graphs_[name];
+  if (found == nullptr) found = backend.open_graph(engine, bundle, entry);
+  return *found;
 }
 
 std::unique_ptr<Tower> clip_edge_model::open_tower(const char *tower, TowerShape shape) const {

@@ -9,7 +9,7 @@ from typing import Any
 
 from clip_edge.errors import BundleError, ExportError, unknown_name
 from clip_edge.runtime.tensorrt.library import Library
-from clip_edge.runtime.tensorrt.plan import Graph
+from clip_edge.runtime.tensorrt.plan import Graph, Part
 
 PRECISIONS = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8", "INT4": "int4"}
 
@@ -61,23 +61,25 @@ def parse(library: Library, data: bytes, name: str) -> Network:
     return Network(library, builder, network, _layers(trt, network), time.perf_counter() - started_s)
 
 
-def check_contract(network: Network, graph: Graph) -> None:
-    """The parsed network's one input and one output against the plan.
+def check_contract(network: Network, graph: Graph | Part) -> None:
+    """The parsed network's inputs and outputs against the plan.
 
     Raises:
         BundleError: names, types or shapes differ.
     """
     net, trt = network.network, network.library.trt
-    input_dtype = trt.float32 if graph.input_dtype == "float32" else trt.int32
-    expected = [(graph.input, input_dtype, (-1, *graph.row_shape)), (graph.output, trt.float32, (-1, graph.dim))]
+    expected = [
+        (item.name, getattr(trt, item.dtype), tuple(-1 if side is None else side for side in item.shape))
+        for item in graph.tensors
+    ]
     tensors = [net.get_input(i) for i in range(net.num_inputs)] + [net.get_output(i) for i in range(net.num_outputs)]
     found = [(tensor.name, tensor.dtype, tuple(tensor.shape)) for tensor in tensors]
     if found != expected:
-        raise BundleError(f"{graph.path} must map {expected[0]} to {expected[1]}; found {found}")
+        raise BundleError(f"{graph.path} must have the inputs and outputs {expected}; found {found}")
 
 
 def build_engine(
-    network: Network, graph: Graph, *, capability: str | None = None, timing: bytes | None = None
+    network: Network, graph: Graph | Part, *, capability: str | None = None, timing: bytes | None = None
 ) -> Built:
     """Build for the GPU of this machine, or with TensorRT-RTX for the named compute capability (`sm89`).
 
@@ -94,8 +96,8 @@ def build_engine(
         config.clear_flag(trt.BuilderFlag.TF32)  # else fp32 products are rounded to 10 bits without a word
     for profile in graph.profiles:
         chosen = network.builder.create_optimization_profile()
-        shapes = [(batch, *graph.row_shape) for batch in (profile.min, profile.opt, profile.max)]
-        chosen.set_shape(graph.input, *shapes)
+        for name, shapes in graph.shapes(profile).items():
+            chosen.set_shape(name, *shapes)
         config.add_optimization_profile(chosen)
     if capability is not None:
         config.num_compute_capabilities = 1
@@ -128,7 +130,7 @@ def _capability(library: Library, name: str) -> Any:
     return library.trt.ComputeCapability.__members__[name.upper()]
 
 
-def _advice(capability: str | None, graph: Graph) -> str:
+def _advice(capability: str | None, graph: Graph | Part) -> str:
     if capability == "sm75" and graph.precision == "fp32":
         return "Turing (sm75) has no fp32 matrix products in TensorRT-RTX: export fp16 for it, or leave sm75 out"
     return "give less memory with --workspace, close other programs, or add swap"

@@ -1,4 +1,4 @@
-"""build.json: everything that turns the graphs beside it into engines, on whatever device."""
+"""build.json and segment.json: everything that turns the graphs beside them into engines, on whatever device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Literal
 from clip_edge.bundle import Artifact, Bundle, Precision, Tower
 from clip_edge.errors import BundleError
 from clip_edge.files import json_bytes, parse_json, write_file
+from clip_edge.graphs import GraphName, NamedTensor
 from clip_edge.schema import as_dict, build
 
 SCHEMA = 1
 NAME = "build.json"
+SEGMENT = "segment.json"  # the graphs for segmentation: several inputs and outputs, and a free number of points
 MAX_BYTES = 4 * 1024 * 1024
 MAX_GRAPH_BYTES = 2 * 1024**3  # what one protobuf file can hold
 MAX_BATCH = 1024
@@ -36,7 +38,11 @@ class Profile:
             raise ValueError(f"1 ≤ min ≤ opt ≤ max ≤ {MAX_BATCH} expected; found {self.min}, {self.opt}, {self.max}")
 
 
+Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # the smallest, the best and the largest
 PROFILES = (Profile(1, 1, 1), Profile(1, 8, 32))  # one camera frame; an album
+
+
+POINTS = Profile(2, 2, 16)  # of a prompt: a box has two
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,19 @@ class Graph:
             raise ValueError("`profiles` and `row_shape` must not be empty, and sizes at least 1")
 
     @property
+    def tensors(self) -> tuple[NamedTensor, ...]:
+        """What the parsed network takes and gives, in order; null stands for any size."""
+        return (
+            NamedTensor(self.input, self.input_dtype, (None, *self.row_shape)),
+            NamedTensor(self.output, "float32", (None, self.dim)),
+        )
+
+    def shapes(self, profile: Profile) -> dict[str, Shapes]:
+        """The smallest, best and largest shape of each input."""
+        least, best, most = ((batch, *self.row_shape) for batch in (profile.min, profile.opt, profile.max))
+        return {self.input: (least, best, most)}
+
+    @property
     def settings(self) -> dict[str, object]:
         """What changes the engine besides graph, library and device. Memory limits the builder, not the engine."""
         return {
@@ -86,6 +105,64 @@ class Graph:
             "tf32": self.tf32,
             "strongly_typed": True,
         }
+
+
+@dataclass(frozen=True)
+class Part:
+    """One graph for segmentation and how to build it. The first side of a tensor is the batch, a second null is points.
+
+    `points` are how many a prompt may have.
+    """
+
+    path: str
+    sha256: str
+    graph: GraphName
+    precision: Precision
+    opset: int
+    inputs: tuple[NamedTensor, ...]
+    outputs: tuple[NamedTensor, ...]
+    profiles: tuple[Profile, ...]
+    points: Profile
+    workspace_bytes: int
+    optimization_level: int
+    tf32: bool
+    layers: dict[str, int]
+    trtexec: str | None
+    engines: tuple[Engine, ...] = ()
+
+    @property
+    def tensors(self) -> tuple[NamedTensor, ...]:
+        """As `Graph.tensors`."""
+        return (*self.inputs, *self.outputs)
+
+    def shapes(self, profile: Profile) -> dict[str, Shapes]:
+        """As `Graph.shapes`."""
+        found: dict[str, Shapes] = {}
+        for tensor in self.inputs:
+            least, best, most = (
+                (batch, *(points if side is None else side for side in tensor.shape[1:]))
+                for batch, points in (
+                    (profile.min, self.points.min),
+                    (profile.opt, self.points.opt),
+                    (profile.max, self.points.max),
+                )
+            )
+            found[tensor.name] = least, best, most
+        return found
+
+
+@dataclass(frozen=True)
+class SegmentPlan:
+    """segment.json."""
+
+    schema: int
+    target: Literal["trt", "trt-rtx"]
+    library: str
+    graphs: tuple[Part, ...]
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise ValueError(f"schema {SCHEMA} expected; found {self.schema}")
 
 
 @dataclass(frozen=True)
@@ -111,6 +188,17 @@ def add_graph(path: Path, empty: Plan, graph: Graph) -> None:
     plan = parse_plan(path.read_bytes(), path) if path.exists() else empty
     others = tuple(item for item in plan.graphs if item.path != graph.path)
     write_file(path, json_bytes(as_dict(replace(plan, graphs=(*others, graph)))))
+
+
+def add_part(folder: Path, empty: Plan, part: Part) -> None:
+    """Write `part` into segment.json in `folder`, for the target of `empty`; one of the same path is replaced."""
+    path = folder / SEGMENT
+    plan = SegmentPlan(SCHEMA, empty.target, empty.library, ())
+    if path.exists():
+        data = parse_json(path.read_bytes(), where=path, error=BundleError)
+        plan = build(SegmentPlan, data, where=path, error=BundleError)
+    others = tuple(item for item in plan.graphs if item.path != part.path)
+    write_file(path, json_bytes(as_dict(replace(plan, graphs=(*others, part)))))
 
 
 def parse_plan(data: bytes, where: Path) -> Plan:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from clip_edge.export.quantize.graph import Graph, weight_layers
 from clip_edge.export.quantize.ranges import open_graph
-from clip_edge.export.rewrite import add_biases
+from clip_edge.export.rewrite import add_biases, fold_transposes
 
 RANDOM = np.random.default_rng(0)
 
@@ -62,3 +62,25 @@ def test_a_bias_is_added_by_the_product(bias_first: bool) -> None:
 )
 def test_what_is_no_such_bias_stays(model: onnx.ModelProto) -> None:
     assert with_biases(model)[1] == {"MatMul": 1, "Add": 1, "Relu": 1}
+
+
+def test_a_constant_is_transposed_once() -> None:
+    weight = RANDOM.normal(size=(24, 8)).astype(np.float32)
+    nodes = [
+        helper.make_node("Transpose", ["weight"], ["turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "turned"], ["y"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 24]),
+    ]
+    made = helper.make_graph(nodes, "turned", ends[:1], ends[1:], [numpy_helper.from_array(weight, "weight")])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    graph = Graph(model)
+    assert weight_layers(graph) == []
+    fold_transposes(graph)
+    (layer,) = weight_layers(graph)
+    assert layer.axis == 1
+    rows = RANDOM.normal(size=(3, 8)).astype(np.float32)
+    (found,) = open_graph(graph.finish()).run(None, {"x": rows})
+    assert found == pytest.approx(rows @ weight.T, abs=1e-5)

@@ -284,6 +284,14 @@ def convolution(
     return "conv", inputs, function(t(x), t(weight), t(bias), stride, padding, dilation, groups).numpy()
 
 
+def spreading(kernel: int, stride: int, pad: int) -> Case:
+    weight, bias = some(6, 4, kernel, kernel), some(4)
+    inputs = {"x": X, "weight": weight, "bias": bias, "strides": ints(stride, stride), "pad_type": "custom"}
+    inputs |= {"pad": ints(pad, pad, pad, pad), "dilations": ints(1, 1), "groups": np.int32(1)}
+    found = F.conv_transpose2d(t(X), t(weight), t(bias), stride, pad).numpy()
+    return "conv_transpose", {**inputs, "output_shape": ints(*found.shape)}, found
+
+
 def pool(size: int, stride: int, pad: list[int]) -> dict[str, object]:
     return {
         "x": X,
@@ -383,6 +391,12 @@ def test_every_operation_has_a_case() -> None:
         ("gather_nd", {"x": X, "indices": ints(0), "batch_dims": 1}, "gather_nd with batch_dims is not known here"),
         ("conv", {"x": X, "weight": some(1, 6, 1, 1), "pad_type": "odd"}, "no pad_type `odd`"),
         ("max_pool", {**pool(3, 2, [1, 1, 1, 1]), "ceil_mode": np.True_}, "pooling with ceil_mode is not known here"),
+        ("conv_transpose", {"x": X, "weight": some(6, 4, 2, 2), "groups": 2}, "conv_transpose is known here in two"),
+        (
+            "conv_transpose",
+            {"x": X, "weight": some(6, 4, 2, 2), "output_shape": ints(2, 4, 9, 10)},
+            r"conv_transpose must give \(2, 4, 9, 10\); found \(2, 4, 9, 11\)",
+        ),
         (
             "constexpr_lut_to_dense",
             {"indices": ints(0), "lut": some(1, 4, 2), "vector_axis": 0},

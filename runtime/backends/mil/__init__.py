@@ -6,12 +6,16 @@ phone sums in its own order and its Neural Engine has its own kernels, so the la
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from clip_edge.bundle import EXPORT_AGAIN, Artifact, Bundle
 from clip_edge.errors import BundleError
+from clip_edge.golden_graphs import PIXELS
+from clip_edge.graphs import Graph
 from clip_edge.preprocess import Floats
-from clip_edge.runtime.backends import Options, Run
+from clip_edge.runtime.backends import Options, Run, RunGraph
 from clip_edge.runtime.backends.mil.evaluate import DAMAGED, UnknownOperationError, prepare, run
 from clip_edge.runtime.backends.mil.program import Function, read_program
 from clip_edge.runtime.backends.pixels import denormalize
@@ -29,8 +33,9 @@ def open_tower(bundle: Bundle, artifact: Artifact, options: Options) -> Run:
     """
     del options
     try:
-        function = prepare(_function(bundle, artifact))
-        _check_names(function, artifact)
+        functions = _functions(bundle, artifact.path)
+        function = prepare(functions[artifact.tower if artifact.tower in functions else "main"])
+        _check_names(function, [artifact.input], [artifact.output])
     except DAMAGED as problem:
         raise _cannot("load", artifact, bundle, problem) from problem
 
@@ -48,20 +53,50 @@ def open_tower(bundle: Bundle, artifact: Artifact, options: Options) -> Run:
     return call
 
 
-def _function(bundle: Bundle, artifact: Artifact) -> Function:
-    names = bundle.manifest.listed(artifact.path)
-    files = {name.removeprefix(f"{artifact.path}/"): bundle.read(name, MAX_FILE_BYTES) for name in names}
-    functions = read_program(files).functions
-    return functions[artifact.tower if artifact.tower in functions else "main"]
+def open_graph(bundle: Bundle, graph: Graph, options: Options) -> RunGraph:
+    """A graph for segmentation as a function from named inputs to named outputs; rows run one by one.
+
+    An encoder that takes pictures is given `pixel_values`, as every other.
+
+    Raises:
+        BundleError: as `open_tower`.
+    """
+    del options
+    inputs, outputs = [item.name for item in graph.inputs], [item.name for item in graph.outputs]
+    try:
+        function = prepare(_functions(bundle, graph.path)["main"])
+        _check_names(function, inputs, outputs)
+    except DAMAGED as problem:
+        raise _cannot("load", graph, bundle, problem) from problem
+    spec = bundle.manifest.image.preprocess
+
+    def call(given: Mapping[str, np.ndarray]) -> dict[str, Floats]:
+        arrays = {
+            item.name: denormalize(given[PIXELS], spec) if item.dtype == "uint8" else given[item.name]
+            for item in graph.inputs
+        }
+        count = len(next(iter(arrays.values())))
+        try:
+            rows = [run(function, {name: array[i : i + 1] for name, array in arrays.items()}) for i in range(count)]
+        except DAMAGED as problem:
+            raise _cannot("run", graph, bundle, problem) from problem
+        return {name: np.concatenate([row[name] for row in rows]).astype(np.float32) for name in outputs}
+
+    return call
 
 
-def _check_names(function: Function, artifact: Artifact) -> None:
-    if [*function.inputs] != [artifact.input] or function.outputs != (artifact.output,):
-        raise ValueError(
-            f"must map `{artifact.input}` to `{artifact.output}`; found {[*function.inputs]} and {[*function.outputs]}"
-        )
+def _functions(bundle: Bundle, path: str) -> Mapping[str, Function]:
+    names = bundle.manifest.listed(path)
+    files = {name.removeprefix(f"{path}/"): bundle.read(name, MAX_FILE_BYTES) for name in names}
+    return read_program(files).functions
 
 
-def _cannot(verb: str, artifact: Artifact, bundle: Bundle, problem: Exception) -> BundleError:
+def _check_names(function: Function, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    if [*function.inputs] != [*inputs] or [*function.outputs] != [*outputs]:
+        wanted, given = (", ".join(names) for names in (inputs, outputs))
+        raise ValueError(f"must map `{wanted}` to `{given}`; found {[*function.inputs]} and {[*function.outputs]}")
+
+
+def _cannot(verb: str, artifact: Artifact | Graph, bundle: Bundle, problem: Exception) -> BundleError:
     hint = "verify it with --backend coreml on a Mac" if isinstance(problem, UnknownOperationError) else EXPORT_AGAIN
     return BundleError(f"mil cannot {verb} {artifact.path}: {problem}", where=bundle.folder / artifact.path, hint=hint)

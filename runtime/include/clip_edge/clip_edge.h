@@ -369,6 +369,54 @@ CLIP_EDGE_API void clip_edge_prompts_free(clip_edge_prompts *prompts); /* NULL d
 CLIP_EDGE_API clip_edge_status clip_edge_classify(clip_edge_session *session, const clip_edge_prompts *prompts,
                                                   const clip_edge_image *image, float *out, size_t out_floats);
 
+/* --- outlines --------------------------------------------------------------------------------------------- */
+
+/* A picture as the encoder of a bundle with graphs for segmentation saw it (docs/segment.md): the encoder runs once, and
+ * its heads are asked as often as wanted. Never changes once made: threads may share it. */
+typedef struct clip_edge_view clip_edge_view;
+
+/* Runs the encoder. CLIP_EDGE_ERROR_UNSUPPORTED: the bundle has no such graphs, or the backend runs none. */
+CLIP_EDGE_API clip_edge_status clip_edge_look(clip_edge_session *session, const clip_edge_image *image,
+                                              clip_edge_view **view);
+CLIP_EDGE_API void clip_edge_view_free(clip_edge_view *view); /* NULL does nothing */
+
+typedef struct clip_edge_view_info {
+  uint32_t struct_size;
+  int32_t width, height;          /* of the upright picture */
+  int32_t map_width, map_height;  /* places that have an embedding of their own */
+  int32_t has_masks;              /* whether the bundle has a mask decoder */
+  float left, top, right, bottom; /* what the model sees of the picture, in pixels: all of it, or a square */
+} clip_edge_view_info;
+
+CLIP_EDGE_API clip_edge_status clip_edge_view_get_info(const clip_edge_view *view, clip_edge_view_info *info,
+                                                       size_t struct_size);
+
+/* The embedding of the picture, `dim` floats, and of every place, `dim` times map_height * map_width floats, channel by
+ * channel; both of length one. Either may be NULL, with no room. */
+CLIP_EDGE_API clip_edge_status clip_edge_view_embed(clip_edge_session *session, const clip_edge_view *view,
+                                                    float *picture, size_t picture_floats, float *places,
+                                                    size_t place_floats);
+
+/* What outlines one thing, in pixels of the upright picture: points, a box, or both. */
+typedef struct clip_edge_prompt {
+  uint32_t struct_size;
+  int32_t has_box;
+  float box[4];          /* left, top, right, bottom */
+  const float *points;   /* x, y, x, y, ... */
+  const uint8_t *inside; /* of each point: 0 where it lies beside the thing; NULL: all lie on it */
+  size_t point_count;    /* at most 256 */
+} clip_edge_prompt;
+
+/* Neither a box nor points yet. */
+CLIP_EDGE_API void clip_edge_prompt_init(clip_edge_prompt *prompt, size_t struct_size);
+
+/* The best of three outlines: width * height bytes, row by row, 255 inside and 0 outside. `iou` (it may be NULL)
+ * becomes how good the model expects it to be. CLIP_EDGE_ERROR_INVALID_ARGUMENT: the prompt lies outside the picture, or
+ * of what the model sees of it. */
+CLIP_EDGE_API clip_edge_status clip_edge_outline(clip_edge_session *session, const clip_edge_view *view,
+                                                 const clip_edge_prompt *prompt, uint8_t *mask, size_t mask_bytes,
+                                                 float *iou);
+
 /* --- stored embeddings --------------------------------------------------------------------------------- */
 
 /* A file of embeddings with a label for each, made by `clip-edge index` or `clip-edge-cli index`. It is mapped, not

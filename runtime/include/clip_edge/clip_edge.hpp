@@ -108,6 +108,27 @@ class Model {
   std::shared_ptr<clip_edge_model> handle_;
 };
 
+// A picture as the encoder saw it, for Session::outline. Copies name the same.
+class View {
+ public:
+  explicit View(clip_edge_view *handle) : handle_(handle, clip_edge_view_free) {}
+  const clip_edge_view *get() const { return handle_.get(); }
+  clip_edge_view_info info() const {
+    clip_edge_view_info result;
+    check(clip_edge_view_get_info(get(), &result, sizeof(result)));
+    return result;
+  }
+
+ private:
+  std::shared_ptr<clip_edge_view> handle_;
+};
+
+// What a prompt outlines: width * height bytes, 255 inside, and how good the model expects that to be.
+struct Outline {
+  std::vector<uint8_t> mask;
+  float iou;
+};
+
 // One thread's use of a model, which it keeps alive.
 class Session {
  public:
@@ -152,6 +173,20 @@ class Session {
     std::vector<float> out(prompts.count());
     check(clip_edge_classify(get(), prompts.get(), &image, out.data(), out.size()));
     return out;
+  }
+
+  // Runs the encoder, once for any number of outlines.
+  View look(const clip_edge_image &image) {
+    clip_edge_view *view = nullptr;
+    check(clip_edge_look(get(), &image, &view));
+    return View(view);
+  }
+
+  Outline outline(const View &view, const clip_edge_prompt &prompt) {
+    const clip_edge_view_info info = view.info();
+    Outline result{std::vector<uint8_t>(static_cast<size_t>(info.width) * static_cast<size_t>(info.height)), 0};
+    check(clip_edge_outline(get(), view.get(), &prompt, result.mask.data(), result.mask.size(), &result.iou));
+    return result;
   }
 
   clip_edge_timings timings() const {

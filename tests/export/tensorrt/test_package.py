@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from clip_edge.bundle import TOWERS, Bundle
 from clip_edge.errors import UsageError
 from clip_edge.export.exporter import Request, export
-from clip_edge.export.tensorrt.package import inline_constants
+from clip_edge.export.tensorrt.precisions import typed
 from clip_edge.runtime.tensorrt.plan import parse_plan
 
 GRAPHS = [
@@ -148,7 +148,7 @@ def test_constants_have_one_form() -> None:
     ]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 8]) for name in "xy"]
     model = helper.make_model(helper.make_graph(nodes, "tower", ends[:1], ends[1:]))
-    inline_constants(model)
+    model = typed(model)
     assert [node.op_type for node in model.graph.node] == ["MatMul"]
     (constant,) = model.graph.initializer
     assert constant.name == "w"

@@ -36,6 +36,32 @@ def conv(
     return found if bias is None else found + bias.reshape(-1, 1, 1)
 
 
+def conv_transpose(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    pad: Array | None = None,
+    output_shape: Array | None = None,
+    pad_type: str = "valid",
+    strides: Array | None = None,
+    dilations: Array | None = None,
+    groups: Array | int = 1,
+) -> Array:
+    """(B, C, H, W), (C, O, h, w) -> (B, O, ...): every number spreads over the places of its window, which add up."""
+    if int(groups) != 1 or pad_type not in ("valid", "custom") or x.ndim != 4:
+        raise ValueError("conv_transpose is known here in two dimensions, with one group and padding in numbers")
+    stride, dilation = _pair(strides), _pair(dilations)
+    sides = [(x.shape[2 + i] - 1) * stride[i] + (weight.shape[2 + i] - 1) * dilation[i] + 1 for i in range(2)]
+    found = np.zeros((len(x), weight.shape[1], *sides), np.float32)
+    for row, column, part in _taps(found, weight.shape[2:], stride, dilation):  # views: what is added stays
+        part += np.einsum("bchw,co->bohw", x, weight[:, :, row, column])
+    if pad is not None and pad_type == "custom":
+        found = found[:, :, int(pad[0]) : sides[0] - int(pad[1]), int(pad[2]) : sides[1] - int(pad[3])]
+    if output_shape is not None and tuple(output_shape) != found.shape:
+        raise ValueError(f"conv_transpose must give {tuple(output_shape)}; found {found.shape}")
+    return found if bias is None else found + bias.reshape(-1, 1, 1)
+
+
 def _depthwise(x: Array, weight: Array, stride: tuple[int, int], dilation: tuple[int, int]) -> Array:
     """One filter or several for each channel: a sum over the taps of the kernel."""
     if (times := len(weight) // x.shape[1]) > 1:
@@ -149,4 +175,9 @@ def _padded(
     return np.pad(x, [(0, 0), (0, 0), *widths], constant_values=value)
 
 
-OPERATIONS: dict[str, Callable[..., object]] = {"avg_pool": avg_pool, "conv": conv, "max_pool": max_pool}
+OPERATIONS: dict[str, Callable[..., object]] = {
+    "avg_pool": avg_pool,
+    "conv": conv,
+    "conv_transpose": conv_transpose,
+    "max_pool": max_pool,
+}
