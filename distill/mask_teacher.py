@@ -1,9 +1,10 @@
-"""Teachers that outline: a student of ours with a mask head, or a SAM of Hugging Face. Frozen, and asked in fp32."""
+"""Teachers that outline: a student of ours with a mask head, or a SAM. Frozen, and asked in fp32."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from clip_edge.distill.models.spec import Licence
+from clip_edge.distill.sight import Masks
 from clip_edge.distill.teacher import weights_sha256
 from clip_edge.errors import CheckpointError, ConfigError, UnavailableError, UsageError
 from clip_edge.graphs import TOP_LEFT
 from clip_edge.preprocess import Bytes, PreprocessSpec, normalize
 
-HF = "hf:"
+HF, SAM = "hf:", "sam:"
 Answer = tuple[Tensor, Tensor]  # logits (N, 3, M, M) and the IoU that the teacher expects of each (N, 3)
 
 
@@ -42,18 +44,23 @@ class MaskTeacher:
 
 
 def load_mask_teacher(spec: str, *, device: torch.device) -> MaskTeacher:
-    """The teacher that `spec` names: a student folder or run with a mask head, or `hf:FOLDER` of a SAM.
+    """The teacher that `spec` names: a student folder or run with a mask head, `hf:FOLDER` of a SAM, or `sam:FILE`.
+
+    `sam:` files are checkpoints as the authors of segment-anything published them.
 
     Raises:
         UsageError, CheckpointError, ConfigError: not there, damaged, or without masks.
         UnavailableError: transformers is not installed.
     """
-    teacher = _from_hugging_face(spec) if spec.startswith(HF) else _from_student(spec)
+    if spec.startswith(SAM):
+        teacher = _from_segment_anything(spec)
+    else:
+        teacher = _from_hugging_face(spec) if spec.startswith(HF) else _from_student(spec)
     teacher.model.to(device, torch.float32).eval().requires_grad_(False)
     return teacher
 
 
-def outline(masks: nn.Module, feature_map: Tensor, points: Tensor, labels: Tensor) -> Answer:
+def outline(masks: Masks, feature_map: Tensor, points: Tensor, labels: Tensor) -> Answer:
     """K prompts for each of B maps: (B, C, h, w), (B, K, 2, 2), (B, K, 2) -> (B K, 3, M, M), (B K, 3)."""
     prompts = points.shape[1]
     repeated = feature_map.repeat_interleave(prompts, dim=0)  # (B, C, h, w) -> (B K, C, h, w)
@@ -85,17 +92,35 @@ def _from_hugging_face(spec: str) -> MaskTeacher:
     folder = Path(spec.removeprefix(HF))
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}", hint="download the model first, and name its folder")
-    try:
+    with _transformers():
         from transformers import SamModel
-    except ImportError as problem:
-        raise UnavailableError(
-            "the package transformers is not installed", hint="pip install 'clip-edge[distill]'"
-        ) from problem
     try:
         with warnings.catch_warnings(action="ignore"):
             model: Any = SamModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, KeyError) as problem:
         raise CheckpointError(f"not a SAM of transformers, or a damaged one: {problem}", where=folder) from problem
+    return _of_sam(spec, model, folder.name)
+
+
+def _from_segment_anything(spec: str) -> MaskTeacher:
+    from clip_edge.distill.models.from_segment_anything import load_segment_anything
+
+    path = Path(spec.removeprefix(SAM))
+    with _transformers():
+        return _of_sam(spec, load_segment_anything(path), path.name)
+
+
+@contextmanager
+def _transformers() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as problem:
+        raise UnavailableError(
+            "the package transformers is not installed", hint="pip install 'clip-edge[distill]'"
+        ) from problem
+
+
+def _of_sam(spec: str, model: Any, name: str) -> MaskTeacher:
     size = int(model.config.vision_config.image_size)
     # SAM fits the longer side and pads; on the square that a student sees this is the same. Its means are ImageNet's.
     preprocess = PreprocessSpec(size, "shortest", "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -111,5 +136,5 @@ def _from_hugging_face(spec: str) -> MaskTeacher:
         masks = torch.where(is_box[:, None, None, None], boxed[0], dotted[0])  # (B K, 3, T, T)
         return masks, torch.where(is_box[:, None], boxed[1], dotted[1])
 
-    name = Licence("mask teacher", f"unknown: weights from {folder.name}", False)
-    return MaskTeacher(spec, model, ask, preprocess, weights_sha256(model), (name,))
+    licence = Licence("mask teacher", f"unknown: weights from {name}", False)
+    return MaskTeacher(spec, model, ask, preprocess, weights_sha256(model), (licence,))

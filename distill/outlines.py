@@ -16,6 +16,7 @@ from clip_edge.distill.data.samples import DataSet, Sample
 from clip_edge.distill.evaluate import evenly
 from clip_edge.distill.losses.masks import mask_iou
 from clip_edge.distill.mask_teacher import Answer, outline
+from clip_edge.distill.sight import sight_of
 from clip_edge.errors import ConfigError, DataError
 from clip_edge.preprocess import PreprocessSpec, normalize
 
@@ -80,12 +81,13 @@ def prompted_iou(
 
 
 def _own(student: Any) -> Callable[[Tensor, Tensor, Tensor], Answer]:
-    if student.masks is None:
-        raise ConfigError(
-            f"student {student.spec.name} has no mask head", hint="make one with the recipes segment and sam-clip"
-        )
+    sight = sight_of(student)
+    masks = sight.masks
+    if masks is None:
+        name = f"student {student.spec.name}" if hasattr(student, "spec") else "the bundle"
+        raise ConfigError(f"{name} has no mask head", hint="make one with the recipes segment and sam-clip")
     student.eval()
-    return lambda pixels, points, labels: outline(student.masks, student.image.trunk(pixels), points, labels)
+    return lambda pixels, points, labels: outline(masks, sight.encode(pixels), points, labels)
 
 
 def _shown(sample: Sample, objects: Objects) -> Objects:

@@ -20,11 +20,10 @@ from clip_edge.distill.data.masks import Objects, scene_batches
 from clip_edge.distill.data.samples import ClassInfo, DataSet
 from clip_edge.distill.data.scenes import COLOURS
 from clip_edge.distill.evaluate import UNDETERMINED, Measurable, embed_classes, embed_texts, evenly, measuring
-from clip_edge.distill.models.dense import encode_map, patch_embeds
-from clip_edge.distill.models.student import Student
 from clip_edge.distill.outlines import prompted_iou
+from clip_edge.distill.sight import Sight, sight_of
 from clip_edge.distill.templates import templates_for
-from clip_edge.errors import ConfigError, DataError
+from clip_edge.errors import DataError
 from clip_edge.numerics import Floats
 from clip_edge.preprocess import Bytes, normalize
 from clip_edge.segment import NOTHING, Decode, Frame, Labels, class_scores, frame_of, label_map, refine
@@ -105,19 +104,14 @@ def segmentation(
         ConfigError: the model shows no map, or single places of it are not in text space.
         DataError: no class names in `lang`, or no picture with a mask that can be read.
     """
-    student = loaded.student
-    if not isinstance(student, Student):
-        raise ConfigError(
-            "segmentation needs the feature map of a student folder; this model only embeds whole pictures",
-            hint="measure the student that it was made from",
-        )
+    sight = sight_of(loaded.student)
     by_class = candidates(dataset, lang)
     words = list(by_class.values())
     named = embed_classes(loaded, words, tuple(templates) or templates_for(lang), batch_size=batch_size)  # (C, D)
     named = np.concatenate([named, embed_texts(loaded, BACKGROUND)])  # (C + B, D)
     position = {id_: i for i, id_ in enumerate(by_class)}
     ways = {"clip_head": _Tallies(len(words))}
-    if student.masks is not None:
+    if sight.masks is not None:
         ways["both_heads"] = _Tallies(len(words))
     skipped: list[dict[str, str]] = []
     images, shape = 0, (0, 0)
@@ -132,7 +126,7 @@ def segmentation(
     _tell_skipped(dataset, skipped, images, console)
     figures = {way: tally.figures() for way, tally in ways.items()}
     prompted = None
-    if student.masks is not None:
+    if sight.masks is not None:
         prompted = prompted_iou(loaded, dataset, limit=limit, batch_size=batch_size, console=console)
     return {
         "task": "segment",
@@ -177,7 +171,7 @@ def _count(
         scores = class_scores(places[row], named)
         there = truth != NOTHING
         for way, tally in ways.items():
-            decode = _decoder(loaded.student, maps[row : row + 1]) if way == "both_heads" else None
+            decode = _decoder(sight_of(loaded.student), maps[row : row + 1]) if way == "both_heads" else None
             tally.everywhere.add(truth, _found(scores, decode, frame, background=words))
             tally.on_objects.add(truth[there], _found(scores[:-words], decode, frame)[there])
     return places.shape[2], places.shape[3]
@@ -217,20 +211,21 @@ def true_labels(objects: Objects, position: dict[str, int]) -> Labels:
 
 def _look(loaded: Measurable, pixels: Bytes) -> tuple[torch.Tensor, Floats]:
     """(B, S, S, 3) -> the maps of the pictures, and their places in text space (B, D, h, w)."""
+    sight = sight_of(loaded.student)
     with measuring(loaded) as device:
-        maps = encode_map(loaded.student, torch.from_numpy(normalize(pixels, loaded.preprocess)).to(device))
-        return maps, patch_embeds(loaded.student, maps).float().cpu().numpy()
+        maps = sight.encode(torch.from_numpy(normalize(pixels, loaded.preprocess)).to(device))
+        return maps, sight.places(maps).float().cpu().numpy()
 
 
-def _decoder(student: Student, feature_map: torch.Tensor) -> Decode:
+def _decoder(sight: Sight, feature_map: torch.Tensor) -> Decode:
     """The mask head on one picture (1, C, h, w)."""
 
     def decode(points: Floats, labels: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
-        assert student.masks is not None  # its caller looked
+        assert sight.masks is not None  # its caller looked
         with torch.inference_mode():
             seen = feature_map.expand(len(points), -1, -1, -1)
             asked = (torch.from_numpy(one).to(feature_map.device) for one in (points, labels))
-            logits, quality = student.masks(seen, *asked)
+            logits, quality = sight.masks(seen, *asked)
         return logits.float().cpu().numpy(), quality.float().cpu().numpy()
 
     return decode

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from clip_edge.bundle import TOKENIZER, Bundle, Tower
+from clip_edge.distill.sight import Sight
 from clip_edge.files import MAX_JSON_BYTES
+from clip_edge.golden_graphs import PIXELS
+from clip_edge.graphs import GraphName
 from clip_edge.preprocess import PreprocessSpec
-from clip_edge.runtime.backends import DEFAULT, Options, find_backend, open_tower
+from clip_edge.runtime.backends import DEFAULT, Options, RunGraph, find_backend, open_graph, open_tower
 from clip_edge.tokenizer import Tokenizer
 
 Encode = Callable[[np.ndarray], np.ndarray]
@@ -22,8 +25,9 @@ Encode = Callable[[np.ndarray], np.ndarray]
 class BundleTowers(nn.Module):
     """`encode_image` and `encode_text` as a student has them, computed by the engine of a bundle."""
 
-    def __init__(self, image: Encode, text: Encode) -> None:
+    def __init__(self, image: Encode, text: Encode, sight: Sight | None) -> None:
         super().__init__()
+        self.sight = sight  # what `segmentation` asks of it
         self.here = nn.Parameter(torch.zeros(0), requires_grad=False)  # says on which device the rows are wanted
         self._image, self._text = image, text
 
@@ -50,8 +54,10 @@ def is_bundle(model: str | Path) -> bool:
     return (Path(model) / "manifest.json").is_file()
 
 
-def load_bundled(path: Path, *, precision: str | None = None, backend: str = DEFAULT) -> BundledModel:
-    """The bundle `path` in one precision; without a name, the first in the manifest.
+def load_bundled(
+    path: Path, *, precision: str | None = None, backend: str = DEFAULT, segment: bool = False
+) -> BundledModel:
+    """The bundle `path` in one precision; without a name, the first in the manifest. `segment` opens its graphs too.
 
     Raises:
         BundleError: it is damaged, or has nothing for that backend.
@@ -64,7 +70,32 @@ def load_bundled(path: Path, *, precision: str | None = None, backend: str = DEF
         artifact = bundle.manifest.artifact(tower, targets, precision)
         runs[tower] = _batched(open_tower(backend, bundle, artifact, Options()), artifact.input_dtype, artifact.batch)
     tokenizer = Tokenizer.load(bundle.read(TOKENIZER, MAX_JSON_BYTES), bundle.manifest.text.tokenizer)
-    return BundledModel(BundleTowers(runs["image"], runs["text"]), tokenizer, bundle.manifest.image.preprocess)
+    sight = _sight(bundle, backend, precision) if segment else None
+    return BundledModel(BundleTowers(runs["image"], runs["text"], sight), tokenizer, bundle.manifest.image.preprocess)
+
+
+def _sight(bundle: Bundle, backend: str, precision: str | None) -> Sight:
+    """The graphs for segmentation, with numbers as torch has them."""
+    targets = find_backend(backend).targets
+
+    def run_of(name: GraphName) -> RunGraph:
+        return open_graph(backend, bundle, bundle.manifest.graph(name, targets, precision), Options())
+
+    encoder, head = run_of("encoder"), run_of("clip_head")
+    has_masks = any(item.graph == "mask_decoder" and item.target in targets for item in bundle.manifest.graphs)
+    decoder = run_of("mask_decoder") if has_masks else None
+
+    def masks(maps: Tensor, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        assert decoder is not None
+        given = {"feature_map": maps, "points": points, "labels": labels}
+        found = decoder({name: value.cpu().numpy() for name, value in given.items()})
+        return torch.from_numpy(found["mask_logits"]), torch.from_numpy(found["iou"])
+
+    return Sight(
+        encode=lambda pixels: torch.from_numpy(encoder({PIXELS: pixels.cpu().numpy()})["feature_map"]),
+        places=lambda maps: torch.from_numpy(head({"feature_map": maps.cpu().numpy()})["patch_embeds"]),
+        masks=None if decoder is None else masks,
+    )
 
 
 def _batched(run: Encode, dtype: str, batch: int | None) -> Encode:

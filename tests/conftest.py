@@ -123,6 +123,26 @@ def tiny_merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_sure(tiny_merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_merged` with masks that have margins, as trained ones do: random logits lie around 0."""
+    import torch
+
+    from clip_edge.distill.models.checkpoint import load_student, save_student
+
+    loaded = load_student(tiny_merged)
+    masks = loaded.student.masks
+    assert masks is not None
+    with torch.no_grad():
+        masks.upscale[-2].bias += 2  # what kernels are multiplied with is above 0
+        for kernel in masks.kernels:
+            kernel[-1].bias += 1
+    folder = tmp_path_factory.mktemp("student") / "sure"
+    folder.mkdir()
+    save_student(folder, loaded.student, loaded.tokenizer, recipe_toml="", metrics=None, provenance={})
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_segment_bundle(tiny_merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle exported from `tiny_merged`: both towers, encoder, CLIP head and mask decoder."""
     from clip_edge.export.exporter import Request, export

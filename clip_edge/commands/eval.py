@@ -141,7 +141,7 @@ def _model(args: argparse.Namespace) -> Measurable:
     from clip_edge.export.bundled import is_bundle, load_bundled
 
     if is_bundle(args.model):
-        return load_bundled(Path(args.model), precision=args.precision)
+        return load_bundled(Path(args.model), precision=args.precision, segment=args.task == "segment")
     if args.precision is not None:
         raise UsageError("--precision is for bundles", hint="export the model first, then evaluate the bundle")
     from clip_edge.distill.evaluate import load_model

@@ -21,6 +21,7 @@ struct Options {
   std::string verb, bundle, precision, onnxruntime, json, index, out;
   std::string backend = "onnxruntime", plugin, libraries, engines, capability;
   std::vector<std::string> images, texts, labels, templates;
+  std::vector<float> box, points, beside;  // of a prompt
   int threads = 0, top = 5, device = 0, workspace_mib = 0;
   double budget_s = 5;
   clip_edge_decoding decoding = CLIP_EDGE_DECODE_FAST;
@@ -58,6 +59,7 @@ Outcome run_embed(const Options &options);
 Outcome run_classify(const Options &options);
 Outcome run_index(const Options &options);
 Outcome run_search(const Options &options);
+Outcome run_outline(const Options &options);
 Outcome run_bench(const Options &options);
 Outcome run_build(const Options &options);
 

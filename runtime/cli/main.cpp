@@ -31,6 +31,7 @@ Outcome run(const Options &options) {
   if (options.verb == "classify") return run_classify(options);
   if (options.verb == "index") return run_index(options);
   if (options.verb == "search") return run_search(options);
+  if (options.verb == "outline") return run_outline(options);
   if (options.verb == "build") return run_build(options);
   return run_bench(options);
 }

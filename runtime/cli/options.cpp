@@ -2,6 +2,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <sstream>
 
 #include "cli.h"
 
@@ -19,6 +20,7 @@ constexpr Verb kVerbs[] = {
     {"classify", "how much a picture is of each label", "BUNDLE --image F... --label L..."},
     {"index", "store the vectors of pictures and sentences in a file to search in", "BUNDLE --image F... --out FILE"},
     {"search", "the stored vectors nearest to a sentence or picture", "INDEX BUNDLE --text T..."},
+    {"outline", "what a box or points mark in a picture, as a mask", "BUNDLE --image F --point X,Y --out FILE"},
     {"build", "the TensorRT engines of a bundle, for the GPU of this machine", "BUNDLE --backend tensorrt"},
     {"bench", "latency of both towers, one picture or sentence at a time", "BUNDLE"},
 };
@@ -27,25 +29,28 @@ struct Option {
   const char *name, *value, *verbs, *help;  // a name in capitals and `...`: any number of values
 };
 
-constexpr const char *kRuns = "verify embed classify index search bench build";
+constexpr const char *kRuns = "verify embed classify index search outline bench build";
 
 constexpr Option kOptions[] = {
-    {"--image", "F...", "embed classify index search bench",
+    {"--image", "F...", "embed classify index search outline bench",
      "pictures: JPEG, PNG, binary PPM (P6) or PAM (P7) files"},
-    {"--decode", "MODE", "embed classify index search bench",
+    {"--decode", "MODE", "embed classify index search outline bench",
      "of large JPEGs: fast, at 1/2, 1/4 or 1/8 (default), or exact"},
     {"--text", "T...", "embed index search bench", "sentences"},
     {"--label", "L...", "classify", "what the picture may show"},
     {"--template", "T...", "classify", "sentences with {} for the label (default: a photo of {})"},
-    {"--out", "FILE", "index", "the file to write"},
+    {"--box", "L,T,R,B", "outline", "around the thing, in pixels of the upright picture"},
+    {"--point", "X,Y...", "outline", "on the thing"},
+    {"--beside", "X,Y...", "outline", "on what is no part of it"},
+    {"--out", "FILE", "index outline", "the file to write; of outline a PGM (P5), 255 inside"},
     {"--top", "N", "search", "the nearest so many (default: 5)"},
     {"--budget", "S", "bench", "measure each tower for about this many seconds (default: 5)"},
-    {"--backend", "B", "info verify embed classify index search bench build",
+    {"--backend", "B", "info verify embed classify index search outline bench build",
      "onnxruntime (default), tensorrt, tensorrt-rtx, or coreml on Apple's systems"},
     {"--precision", "P", kRuns,
      "such as fp32 or int8 (default: the bundle's first; verify and build: all)"},
-    {"--threads", "N", "verify embed classify index search bench", "of the engine (default: it decides)"},
-    {"--onnxruntime", "FILE", "verify embed classify index search bench",
+    {"--threads", "N", "verify embed classify index search outline bench", "of the engine (default: it decides)"},
+    {"--onnxruntime", "FILE", "verify embed classify index search outline bench",
      "libonnxruntime (default: $ONNXRUNTIME_LIBRARY, then the system's)"},
     {"--device", "N", kRuns, "number of the GPU (default: 0)"},
     {"--engines", "FOLDER", kRuns,
@@ -56,7 +61,7 @@ constexpr Option kOptions[] = {
      "of libnvinfer or libtensorrt_rtx (default: the system's)"},
     {"--compute-capability", "SM", "build", "for GPUs that are not here, such as sm89 (tensorrt-rtx only)"},
     {"--workspace", "MIB", "build", "memory that the builder may try kernels with"},
-    {"--json", "FILE", "info verify embed classify index search bench build",
+    {"--json", "FILE", "info verify embed classify index search outline bench build",
      "write one JSON object; -: to stdout, and nothing else there"},
 };
 
@@ -87,6 +92,17 @@ int whole(const std::string &name, const std::string &text, int greatest, const 
 clip_edge_decoding decoding(const std::string &text, const Options &options) {
   if (text != "fast" && text != "exact") refuse("--decode must be fast or exact; found `" + text + "`", options.verb);
   return text == "fast" ? CLIP_EDGE_DECODE_FAST : CLIP_EDGE_DECODE_EXACT;
+}
+
+// `count` numbers with commas between them, appended to `values`.
+void take_numbers(const std::string &name, const std::string &text, size_t count, std::vector<float> &values,
+                  const Options &options) {
+  std::istringstream stream(text);
+  size_t found = 0;
+  for (std::string part; std::getline(stream, part, ','); found++)
+    values.push_back(static_cast<float>(number(name, part, 0, 65535, options)));
+  if (found != count)
+    refuse(format("%s takes %zu numbers with commas; found `%s`", name.c_str(), count, text.c_str()), options.verb);
 }
 
 void set(Options &options, const std::string &name, const std::string &value) {
@@ -126,6 +142,12 @@ void set(Options &options, const std::string &name, const std::string &value) {
     options.budget_s = number(name, value, 0.1, 3600, options);
   else if (name == "--threads")
     options.threads = whole(name, value, 1024, options);
+  else if (name == "--box")
+    take_numbers(name, value, 4, options.box, options);
+  else if (name == "--point")
+    take_numbers(name, value, 2, options.points, options);
+  else if (name == "--beside")
+    take_numbers(name, value, 2, options.beside, options);
   else if (name == "--top")
     options.top = whole(name, value, 1000000, options);
 }
@@ -167,7 +189,10 @@ void check_complete(const Options &options) {
     refuse(std::string("nothing to ") + (options.verb == "search" ? "search for" : "embed") +
                ": --image or --text is missing",
            options.verb);
-  if (options.verb == "index" && options.out.empty()) refuse("--out is missing", options.verb);
+  if (has_word("index outline", options.verb) && options.out.empty()) refuse("--out is missing", options.verb);
+  if (options.verb == "outline" && options.images.size() != 1) refuse("one --image expected", options.verb);
+  if (options.verb == "outline" && (options.box.size() > 4 || (options.box.empty() && options.points.empty())))
+    refuse("one --box, or --point, expected", options.verb);
   if (options.verb == "classify" && options.images.empty()) refuse("--image is missing", options.verb);
   if (options.verb == "classify" && options.labels.empty()) refuse("--label is missing", options.verb);
 }

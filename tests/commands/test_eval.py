@@ -213,3 +213,31 @@ def test_what_is_refused_of_a_suite(student: Path, suite: Path, capsys: pytest.C
     code, _, err = run(capsys, student, "--suite", suite)
     assert code == 2
     assert "expected at least one table `[[data]]`; found none" in err
+
+
+def test_a_bundle_finds_and_outlines_as_its_student(
+    tiny_merged: Path, tiny_segment_bundle: Path, tiny_emoji: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Semantic and prompted IoU through the runtime: the same pixels but for those that lie on an edge."""
+    words = ("--data", tiny_emoji, "--task", "segment", "--limit", "4", "--json", "-")
+    answers = []
+    for model in (tiny_merged, tiny_segment_bundle):
+        code, out, _ = run(capsys, model, *words)
+        assert code == 0
+        answers.append(json.loads(out))
+    student, bundle = answers
+    assert student["map"] == bundle["map"] == [4, 4]
+    for way in ("clip_head", "both_heads"):
+        assert bundle[way]["miou"] == pytest.approx(student[way]["miou"], abs=2e-3)
+        assert bundle[way]["background_iou"] == pytest.approx(student[way]["background_iou"], abs=2e-3)
+    for kind in ("box", "point"):
+        assert bundle["prompted"][kind]["iou"] == pytest.approx(student["prompted"][kind]["iou"], abs=2e-3)
+
+
+def test_a_bundle_without_graphs_says_how_to_get_them(
+    tiny_bundle: Path, tiny_emoji: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, tiny_bundle, "--data", tiny_emoji, "--task", "segment")
+    assert code == 1
+    assert "the bundle has no graph `encoder` for target `onnx`" in err
+    assert "hint: export it again with --target onnx --segment" in err

@@ -154,5 +154,5 @@ def test_a_model_that_only_embeds(plain: LoadedStudent, scenes: DataSet):
         segmentation(foreign, scenes)
     assert str(raised.value) == (
         "segmentation needs the feature map of a student folder; this model only embeds whole pictures\n\n"
-        "hint: measure the student that it was made from"
+        "hint: measure the student that it was made from, or a bundle with graphs for segmentation"
     )

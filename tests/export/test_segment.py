@@ -99,7 +99,7 @@ def test_what_cannot_be_cut_is_refused(tiny_student: Path, tiny_open_clip: Path)
     source = load_source(tiny_student)
     assert parts_to_write(source, {"onnx": TARGETS["onnx"]}, asked=False) is None
     with pytest.raises(ConfigError) as caught:
-        parts_to_write(source, {"coreml": TARGETS["coreml"]}, asked=True)
+        parts_to_write(source, {"coreml-multifunction": TARGETS["coreml-multifunction"]}, asked=True)
     assert str(caught.value) == (
-        "no graphs for segmentation for target `coreml`\n\nhint: add --target onnx, which has them"
+        "no graphs for segmentation for target `coreml-multifunction`\n\nhint: add --target onnx, which has them"
     )

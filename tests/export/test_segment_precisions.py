@@ -10,7 +10,6 @@ import torch
 
 from clip_edge.bundle import Bundle
 from clip_edge.cli import main
-from clip_edge.distill.models.checkpoint import load_student, save_student
 from clip_edge.export.exporter import Request, export
 from clip_edge.graphs import GRAPHS
 from clip_edge.numerics import TOLERANCES
@@ -22,27 +21,11 @@ from clip_edge.runtime.verify_graphs import MIN_MASK_IOU
 PRECISIONS = ("fp16", "int8", "int4")
 
 
-@pytest.fixture(name="sure", scope="module")
-def _sure(tiny_merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A merged student whose masks have margins, as trained ones do: random logits lie around 0."""
-    loaded = load_student(tiny_merged)
-    masks = loaded.student.masks
-    assert masks is not None
-    with torch.no_grad():
-        masks.upscale[-2].bias += 2  # what kernels are multiplied with is above 0
-        for kernel in masks.kernels:
-            kernel[-1].bias += 1
-    folder = tmp_path_factory.mktemp("student") / "sure"
-    folder.mkdir()
-    save_student(folder, loaded.student, loaded.tokenizer, recipe_toml="", metrics=None, provenance={})
-    return folder
-
-
 @pytest.fixture(name="bundles", scope="module")
-def _bundles(sure: Path, tiny_calibration: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _bundles(tiny_sure: Path, tiny_calibration: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One bundle with every lower precision, encoder and heads."""
-    out = tmp_path_factory.mktemp("bundle") / "sure"
-    export(sure, [Request("onnx", precision) for precision in PRECISIONS], out, calibration=tiny_calibration)  # type: ignore[arg-type]
+    out = tmp_path_factory.mktemp("bundle") / "precisions"
+    export(tiny_sure, [Request("onnx", precision) for precision in PRECISIONS], out, calibration=tiny_calibration)  # type: ignore[arg-type]
     return out
 
 

@@ -236,6 +236,7 @@ def reductions() -> list[Case]:
 def windows() -> list[Case]:
     return [
         *[convolution(*each) for each in CONVOLUTIONS],
+        *[spreading(*each) for each in ((2, 2, 0), (3, 2, 1), (3, 1, 0))],
         ("max_pool", pool(3, 2, [1, 1, 1, 1]), F.max_pool2d(t(X), 3, 2, 1).numpy()),
         ("avg_pool", pool(3, 2, [1, 1, 1, 1]), F.avg_pool2d(t(X), 3, 2, 1).numpy()),
         (

@@ -59,7 +59,10 @@ def test_masks_are_judged_by_their_overlap(tiny_segment_bundle: Path, tmp_path: 
 
 
 def test_backends_without_graphs_say_so(tiny_segment_bundle: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings")
     bundle = Bundle.open(tiny_segment_bundle)
     with pytest.raises(UsageError) as caught:
-        open_graph("mil", bundle, bundle.manifest.graphs[0], Options(1))
-    assert str(caught.value) == ("backend `mil` runs no graphs for segmentation\n\nhint: those that do: onnxruntime")
+        open_graph("tensorrt-rtx", bundle, bundle.manifest.graphs[0], Options(1))
+    assert str(caught.value) == (
+        "backend `tensorrt-rtx` runs no graphs for segmentation\n\nhint: those that do: onnxruntime, mil"
+    )
