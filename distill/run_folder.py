@@ -15,8 +15,17 @@ from clip_edge import __version__
 from clip_edge.config import read_toml, to_toml
 from clip_edge.console import SILENT, Console
 from clip_edge.distill.data.samples import DataSet
+from clip_edge.distill.models.spec import StudentSpec
 from clip_edge.errors import CheckpointError, ConfigError, UsageError
-from clip_edge.files import disk_errors, read_json, refuse_existing, write_file, write_json
+from clip_edge.files import (
+    MAX_JSON_BYTES,
+    disk_errors,
+    read_bounded,
+    read_json,
+    refuse_existing,
+    write_file,
+    write_json,
+)
 from clip_edge.schema import as_dict, build
 
 SCHEMA = 1
@@ -53,9 +62,16 @@ class _Started:
     identity: Identity
 
 
-def identify(recipe: str, spec: object, dataset: DataSet, *, knowledge: str = "") -> Identity:
-    """The identity of a run of `recipe` for the student `spec` on `dataset`, taught by `knowledge`."""
-    student = hashlib.sha256(repr(as_dict(spec)).encode()).hexdigest()
+def identify(recipe: str, spec: StudentSpec, dataset: DataSet, *, knowledge: str = "") -> Identity:
+    """The identity of a run of `recipe` for the student `spec` on `dataset`, taught by `knowledge`.
+
+    Of a tokenizer file its content counts, not its place.
+    """
+    described = as_dict(spec)
+    if spec.tokenizer.file is not None:
+        content = read_bounded(Path(spec.tokenizer.file), MAX_JSON_BYTES)
+        described["tokenizer"]["file"] = hashlib.sha256(content).hexdigest()
+    student = hashlib.sha256(repr(described).encode()).hexdigest()
     return Identity(recipe, student, data_hash(dataset), dataset.name, len(dataset), knowledge)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from clip_edge.distill import run_folder
 from clip_edge.distill.data.readers import open_dataset
+from clip_edge.distill.models.spec import TokenizerSpec, load_spec
 from clip_edge.distill.run_folder import Identity
 from clip_edge.errors import CheckpointError, ConfigError, UsageError
 
@@ -84,3 +85,15 @@ def test_data_may_move_but_not_change(tiny_emoji: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_emoji, tmp_path / "moved")
     assert run_folder.data_hash(open_dataset(tmp_path / "moved", "train")) == run_folder.data_hash(first)
     assert run_folder.data_hash(open_dataset(tiny_emoji, "val")) != run_folder.data_hash(first)
+
+
+def test_the_content_of_a_tokenizer_file_counts(tiny_emoji: Path, tmp_path: Path) -> None:
+    dataset, spec = open_dataset(tiny_emoji, "train"), load_spec("nano-s")
+
+    def student(name: str, content: str) -> str:
+        (tmp_path / name).write_text(content)
+        named = replace(spec, tokenizer=TokenizerSpec("trained", 300, str(tmp_path / name)))
+        return run_folder.identify("clip", named, dataset).student
+
+    assert student("a.json", "one") == student("b.json", "one")
+    assert student("a.json", "other") != student("b.json", "one")
