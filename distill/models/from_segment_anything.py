@@ -55,7 +55,7 @@ def load_segment_anything(path: Path) -> Any:
 
     state = read_state(path)
     try:
-        model: Any = SamModel(SamConfig(**_config(state)))
+        model: Any = SamModel(SamConfig(**_config(state)))  # type: ignore[no-untyped-call]
     except (KeyError, IndexError, ValueError, ZeroDivisionError, RuntimeError) as problem:
         raise CheckpointError(
             f"not a checkpoint of segment-anything: {problem}",
