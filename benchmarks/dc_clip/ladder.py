@@ -46,6 +46,7 @@ TRAINING = {
     "log.checkpoint_every_steps": "1000",
 }
 STEPS = 120  # of every arm, both stages together
+LONGER = 4  # times as many steps: what is missing, the recipe or time?
 ALIGNING = 30  # of them are stage 2, where there is one
 QUICK = {"steps": "4", "batch_size": "16", "evaluation.every_steps": "2", "log.every_steps": "2"}  # only for a look
 
@@ -67,6 +68,9 @@ class Arm:
 ARMS = {
     "direct": Arm("pairs of all languages (`clip`)", "clip", settings=(("optimizer.lr", "2e-3"),)),
     "features": Arm("stage 1 alone", "dc-clip", settings=(("optimizer.lr", "2e-3"),), taught=True),
+    "longer": Arm(
+        f"stage 1 alone, {LONGER} times as long", "dc-clip", LONGER * STEPS, (("optimizer.lr", "2e-3"),), taught=True
+    ),
     "before": Arm(
         "stage 1 before stage 2", "dc-clip", STEPS - ALIGNING, (("optimizer.lr", "2e-3"),), taught=True, shown=False
     ),
