@@ -20,7 +20,7 @@ OUTLIERS_SHARE = 0.1  # a long tail has some; more than a tenth is another progr
 def own_row(cell: Cell, sampler: Sampler, bundle: Bundle, memory_bytes: int | None) -> Row:
     """The row of a backend of ours: its file and its proof stand in the bundle."""
     artifact = bundle.manifest.artifact(cell.tower, BACKENDS[cell.backend].targets, cell.precision)
-    return make_row(cell, sampler, memory_bytes, bundle.manifest.files[artifact.path].bytes, _accuracy(artifact))
+    return make_row(cell, sampler, memory_bytes, bundle.manifest.size_bytes(artifact.path), _accuracy(artifact))
 
 
 def make_row(cell: Cell, sampler: Sampler, memory_bytes: int | None, file_bytes: int, accuracy: Accuracy | None) -> Row:

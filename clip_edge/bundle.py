@@ -164,6 +164,10 @@ class Manifest:
         """The listed files that make up an artefact: `path` itself, or everything below the folder `path`."""
         return [name for name in self.files if name == path or name.startswith(f"{path}/")]
 
+    def size_bytes(self, path: str) -> int:
+        """The size of an artefact, a file or a folder."""
+        return sum(self.files[name].bytes for name in self.listed(path))
+
     def to_bytes(self) -> bytes:
         """The file, with its own hash in it."""
         plain = json_bytes(as_dict(replace(self, manifest_sha256=_NO_HASH)))

@@ -70,7 +70,7 @@ def _bundle(path: Path) -> Inspection:
             "target": item.target,
             "precision": item.precision,
             "path": item.path,
-            "bytes": manifest.files[item.path].bytes,
+            "bytes": manifest.size_bytes(item.path),
             "parameters": item.parameters,
             "min_cosine": None if item.verification is None else item.verification.min_cosine,
         }
@@ -82,7 +82,7 @@ def _bundle(path: Path) -> Inspection:
             "target": item.target,
             "precision": item.precision,
             "path": item.path,
-            "bytes": manifest.files[item.path].bytes,
+            "bytes": manifest.size_bytes(item.path),
             "inputs": [tensor.name for tensor in item.inputs],
             "outputs": [tensor.name for tensor in item.outputs],
             "min_cosine": None if item.verification is None else item.verification.min_cosine,

@@ -116,5 +116,5 @@ def native_row(cell: Cell, result: Mapping[str, Any], answer: Mapping[str, Any],
     artifact = bundle.manifest.artifact(cell.tower, ["onnx"], cell.precision)
     samples_s = tuple(float(seconds) for seconds in result["samples_s"])
     stages_s = {ours: float(result["stages_s"][theirs]) for theirs, ours in STAGES[cell.tower].items()}
-    size = bundle.manifest.files[artifact.path].bytes
+    size = bundle.manifest.size_bytes(artifact.path)
     return replace(row_of(cell, samples_s, stages_s, int(answer["memory_rss_bytes"]), size, None), device=device)

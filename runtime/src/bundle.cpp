@@ -95,7 +95,7 @@ std::vector<GraphTensor> read_tensors(const Json &list, const std::string &where
     item.only({"name", "dtype", "shape"});
     choice(item, "dtype", {"float32", "int32", "int64", "uint8"}, where);
     GraphTensor tensor{text_of(item, "name"), {}};
-    item["shape"].each([&](const Json &side) { tensor.shape.push_back(side.is_null() ? 0 : side.integer(1, 65536)); });
+    item["shape"].each([&](const Json &side) { tensor.shape.push_back(side.is_null() ? 0 : side.integer(1, 16384)); });
     if (tensor.shape.empty() || tensor.shape.size() > 4)
       fail(CLIP_EDGE_ERROR_FORMAT, "%s: a tensor of a graph must have 1 to 4 sides", where.c_str());
     tensors.push_back(tensor);

@@ -152,7 +152,7 @@ void open_session(const Runtime &runtime, int threads, const std::string &graph,
 }
 
 // What a graph gave, which must be `expected` floats.
-void copy_floats(const Runtime &runtime, OrtValue *result, size_t expected, const std::string &path, float *out) {
+const float *floats_of(const Runtime &runtime, OrtValue *result, size_t expected, const std::string &path) {
   Owned<OrtShapeInfo> info(runtime, kReleaseTensorTypeAndShapeInfo);
   runtime.call(kGetTensorTypeAndShape, static_cast<const OrtValue *>(result), info.out());
   int type = 0;
@@ -164,7 +164,7 @@ void copy_floats(const Runtime &runtime, OrtValue *result, size_t expected, cons
          expected, elements, type);
   void *data = nullptr;
   runtime.call(kGetTensorMutableData, result, &data);
-  std::memcpy(out, data, expected * sizeof(float));
+  return static_cast<const float *>(data);
 }
 
 class OnnxTower : public Tower {
@@ -186,7 +186,8 @@ class OnnxTower : public Tower {
     const OrtValue *const values[] = {value.get()};
     runtime_.call(kRun, session_.get(), static_cast<const void *>(nullptr), &inputs[0], &values[0], size_t{1},
                   &outputs[0], size_t{1}, result.out());
-    copy_floats(runtime_, result.get(), count * static_cast<size_t>(shape_.dim), artifact_.path, out);
+    const size_t expected = count * static_cast<size_t>(shape_.dim);
+    std::copy_n(floats_of(runtime_, result.get(), expected, artifact_.path), expected, out);
   }
 
  private:
@@ -229,9 +230,8 @@ class OnnxGraph : public Graph {
     for (size_t i = 0; i < found.size(); i++) {
       size_t expected = 1;  // of a batch of one
       for (const int64_t side : entry_.outputs[i].shape) expected *= static_cast<size_t>(std::max<int64_t>(side, 1));
-      std::vector<float> &out = outputs[entry_.outputs[i].name];
-      out.resize(expected);
-      copy_floats(runtime_, found[i], expected, entry_.path, out.data());
+      const float *made_floats = floats_of(runtime_, found[i], expected, entry_.path);
+      outputs[entry_.outputs[i].name].assign(made_floats, made_floats + expected);
     }
     return outputs;
   }

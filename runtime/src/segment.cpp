@@ -224,6 +224,10 @@ clip_edge_status clip_edge_view_embed(clip_edge_session *session, const clip_edg
     auto found = use.model.graph("clip_head").run({{"feature_map", view->map.data(), view->map_shape, false}});
     use.timings.encode_ns = now_ns() - started;
     for (const auto &[name, values] : found) check_finite(values);
+    const auto dim = static_cast<size_t>(use.model.bundle.manifest().dim);
+    const size_t cells = static_cast<size_t>(view->info.map_width) * static_cast<size_t>(view->info.map_height);
+    if (found["image_embeds"].size() != dim || found["patch_embeds"].size() != dim * cells)
+      fail(CLIP_EDGE_ERROR_FORMAT, "the embeddings of the picture and its places must hold %zu floats each", dim);
     copy_to(found["image_embeds"], picture, picture_floats, "picture");
     copy_to(found["patch_embeds"], places, place_floats, "places");
   });

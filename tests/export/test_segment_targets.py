@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from clip_edge.bundle import Bundle
+from clip_edge.cli import main
 from clip_edge.errors import BundleError
 from clip_edge.export.exporter import Request, export
 from clip_edge.graphs import GRAPHS
@@ -55,6 +56,15 @@ def test_packages_take_one_picture_and_prompt(packages: Path) -> None:
     proof = verify(packages, "mil")
     assert proof.passed
     assert [check.graph for check in proof.graphs] == [*GRAPHS]
+
+
+def test_inspect_weighs_packages_as_a_whole(packages: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(packages), "--json", "-"]) == 0
+    facts = json.loads(capsys.readouterr().out)["facts"]
+    for row in facts["graphs"] + facts["graphs_for_segmentation"]:
+        path = packages / row["path"]
+        files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+        assert row["bytes"] == sum(file.stat().st_size for file in files)
 
 
 def test_core_ml_outlines_and_names_as_onnx_does(packages: Path) -> None:
