@@ -13,13 +13,17 @@ from torch import Tensor
 from clip_edge.distill.data.augment import Augment, AugmentSpec
 from clip_edge.distill.data.loader import Tokenize, check_langs, read_batches
 from clip_edge.distill.data.samples import DataSet, Problem
+from clip_edge.distill.data.sentences import Sentences
 from clip_edge.images import open_image
 from clip_edge.preprocess import Bytes, PreprocessSpec, normalize
 
 
 @dataclass(frozen=True)
 class BalancedBatch:
-    """One rank's share of a training batch; row i speaks language i mod K of K languages."""
+    """One rank's share of a training batch; row i speaks language i mod K of K languages and files of sentences.
+
+    The sentence of a file has nothing to do with the picture of its row.
+    """
 
     images: Tensor  # (B, 3, S, S) float32, normalised
     tokens: Tensor  # (B, L) int64
@@ -43,6 +47,7 @@ def balanced_batches(
     world_size: int,
     start_step: int,
     workers: int,
+    corpora: Sequence[Sentences] = (),
 ) -> Iterator[BalancedBatch]:
     """Endless batches, as `loader.make_batches`, but languages take turns within every batch.
 
@@ -52,6 +57,8 @@ def balanced_batches(
     Args:
         view: what the teacher wants to see; None without a teacher.
         langs: empty: all of the data set.
+        corpora: files of sentences, each of which takes turns like a language; which sentence, is drawn anew per sample
+            and epoch.
 
     Raises:
         UsageError, DataError: as `make_batches`.
@@ -60,7 +67,14 @@ def balanced_batches(
     chosen = tuple(langs) or tuple(dataset.langs)
     return read_batches(
         dataset,
-        _Reader(dataset, Augment(augment, spec), None if view is None else Augment(augment, view), chosen, seed),
+        _Reader(
+            dataset,
+            Augment(augment, spec),
+            None if view is None else Augment(augment, view),
+            chosen,
+            tuple(corpora),
+            seed,
+        ),
         _Collate(spec, tokenizer, chosen, first=rank * (batch_size // world_size)),
         batch_size=batch_size,
         seed=seed,
@@ -77,17 +91,19 @@ class _Item:
     pixels: Bytes  # (S, S, 3)
     view: Bytes  # (T, T, 3), or empty
     captions: dict[str, str]  # one per language
+    sentences: tuple[str, ...]  # one per file
     index: int
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """(epoch, index) -> the picture as student and teacher see it, a caption in each language."""
+    """(epoch, index) -> the picture as student and teacher see it, a caption in each language, a sentence per file."""
 
     dataset: DataSet
     student: Augment
     teacher: Augment | None
     langs: tuple[str, ...]
+    corpora: tuple[Sentences, ...]
     seed: int
 
     def __call__(self, epoch: int, index: int) -> _Item:
@@ -96,8 +112,9 @@ class _Reader:
         seed = (self.seed, epoch, index)
         having = [lang for lang in self.langs if lang in sample.captions] or list(sample.captions)
         drawn = {lang: rng.choice(sample.captions[lang]) for lang in having}
+        sentences = tuple(corpus[rng.randrange(len(corpus))] for corpus in self.corpora)
         view = np.zeros(0, np.uint8) if self.teacher is None else self.teacher(image, seed)
-        return _Item(self.student(image, seed), view, drawn, index)
+        return _Item(self.student(image, seed), view, drawn, sentences, index)
 
 
 @dataclass(frozen=True)
@@ -118,5 +135,7 @@ class _Collate:
         )
 
     def _turn(self, place: int, item: _Item) -> str:
-        lang = self.langs[place % len(self.langs)]
-        return item.captions.get(lang) or list(item.captions.values())[place % len(item.captions)]
+        turn = place % (len(self.langs) + len(item.sentences))
+        if turn >= len(self.langs):
+            return item.sentences[turn - len(self.langs)]
+        return item.captions.get(self.langs[turn]) or list(item.captions.values())[place % len(item.captions)]

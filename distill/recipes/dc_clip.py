@@ -5,7 +5,7 @@ Imports of torch wait until `run`, so that `--dry-run` and `list` answer at once
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from clip_edge.distill.data.languages import BalancedBatch
     from clip_edge.distill.data.loader import Batch
     from clip_edge.distill.data.samples import DataSet
+    from clip_edge.distill.data.sentences import Sentences
     from clip_edge.distill.models.adapted import AdaptedStudent
     from clip_edge.distill.models.checkpoint import LoadedStudent
     from clip_edge.distill.run import Run
@@ -69,6 +70,7 @@ class Config:
     batch_size: int = 256
     chunk_size: int = 0
     langs: tuple[str, ...] = ()
+    text_corpora: tuple[str, ...] = ()
     tower_lr_ratio: float = 0.1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -88,6 +90,8 @@ class Config:
             raise ValueError(f"`tower_lr_ratio` must lie in 0..1, above 0; found {self.tower_lr_ratio}")
         if self.stage == "alignment" and self.teacher:
             raise ValueError("`stage = alignment` has no teacher: leave `teacher` away")
+        if self.text_corpora and not (self.stage == "features" and self.text.used):
+            raise ValueError("`text_corpora` is for the text tower in `stage = features`: leave it away")
         if self.stage == "features" and not (self.image.used or self.text.used):
             raise ValueError("all weights of [image] and [text] are 0: nothing would be trained")
         one_alone = self.stage == "features" and not (self.image.used and self.text.used) and not self.start
@@ -123,10 +127,11 @@ def _learn_features(config: Config, run: Run, resume: bool) -> Path:
     from clip_edge.distill.taught import Wanted, ask, inner_sizes
     from clip_edge.distill.teacher import load_teacher
 
-    # Who teaches, and who learns?
-    teacher = load_teacher(config.teacher, device=run.here.device)
+    # Who teaches, who learns, and from what?
+    teacher, corpora = load_teacher(config.teacher, device=run.here.device), _corpora(config)
     built = _begin_student(config, run)
-    if not run.begin("dc-clip", resume=resume, knowledge=teacher.info.weights_sha256):
+    knowledge = "-".join([teacher.info.weights_sha256, *(corpus.sha256 for corpus in corpora)])
+    if not run.begin("dc-clip", resume=resume, knowledge=knowledge):
         return run.student_folder
     built.student.licences.extend(inherited_licences((teacher.info,)))
     channels, width = inner_sizes(teacher, built)
@@ -155,9 +160,9 @@ def _learn_features(config: Config, run: Run, resume: bool) -> Path:
     def loss(*found: Tensor) -> dict[str, Tensor]:
         return {name: one.mean() for name, one in zip(names, found, strict=True)}  # equally many in every process
 
-    stream = ask(teacher, _batches(config, run, built, teacher, training.step), wanted)
+    stream = ask(teacher, _batches(config, run, built, training.step, teacher, corpora), wanted)
     run.train(training, built, stream, embed, loss, student_in=lambda model: model.student)
-    return run.finish("dc-clip", training, built, provenance=_provenance(config, teacher))
+    return run.finish("dc-clip", training, built, provenance=_provenance(config, teacher, corpora))
 
 
 def _distances(config: Config, run: Run, model: AdaptedStudent, batch: TaughtBatch) -> Iterator[Tensor]:
@@ -217,7 +222,7 @@ def _align(config: Config, run: Run, resume: bool) -> Path:
         pictures, sentences = distributed.gather(image), distributed.gather(text)  # (b, D) -> (B, D)
         return clip_loss(pictures, sentences, model.logit_scale.exp(), rows=run.here.share(config.batch_size))
 
-    drawn = _batches(config, run, built, None, training.step)
+    drawn = _batches(config, run, built, training.step)
     stream = (Batch(one.images, one.tokens, one.indices) for one in drawn)
     run.train(training, built, stream, embed, loss)
     return run.finish("dc-clip", training, built, provenance={"start_sha256": started})
@@ -235,6 +240,7 @@ def check(config: Config, dataset: DataSet) -> None:
 
     _check_settings(config)
     check_langs(dataset, config.langs)
+    _corpora(config)
     if config.stage == "features":
         load_teacher(config.teacher, device="cpu")
     if config.start:
@@ -273,10 +279,22 @@ def _begin_student(config: Config, run: Run) -> LoadedStudent:
     return built
 
 
+def _corpora(config: Config) -> list[Sentences]:
+    """The files of sentences that join the text tower's lessons."""
+    from clip_edge.distill.data.sentences import read_sentences
+
+    return [read_sentences(Path(path)) for path in config.text_corpora]
+
+
 def _batches(
-    config: Config, run: Run, built: LoadedStudent, teacher: Teacher | None, start_step: int
+    config: Config,
+    run: Run,
+    built: LoadedStudent,
+    start_step: int,
+    teacher: Teacher | None = None,
+    corpora: Sequence[Sentences] = (),
 ) -> Iterator[BalancedBatch]:
-    """Languages in equal shares; with what the teacher sees, when there is one."""
+    """Languages and files of sentences in equal shares; with what the teacher sees, when there is one."""
     from clip_edge.distill.batches import reader_count, tell_problems
     from clip_edge.distill.data.languages import balanced_batches
 
@@ -294,9 +312,12 @@ def _batches(
         world_size=run.here.world_size,
         start_step=start_step,
         workers=reader_count(config.workers),
+        corpora=corpora,
     )
 
 
-def _provenance(config: Config, teacher: Teacher) -> dict[str, object]:
+def _provenance(config: Config, teacher: Teacher, corpora: Sequence[Sentences]) -> dict[str, object]:
     info = teacher.info
-    return {"teachers": [{"source": config.teacher, "name": info.name, "weights_sha256": info.weights_sha256}]}
+    texts = [{"name": corpus.name, "sentences": len(corpus), "sha256": corpus.sha256} for corpus in corpora]
+    teachers = [{"source": config.teacher, "name": info.name, "weights_sha256": info.weights_sha256}]
+    return {"teachers": teachers} | ({"text_corpora": texts} if texts else {})

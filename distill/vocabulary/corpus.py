@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clip_edge.distill.data.sentences import read_sentences
 from clip_edge.errors import DataError, UsageError, unknown_name
-from clip_edge.files import read_bounded
 
-MAX_CORPUS_BYTES = 1024**3
 SCENES = 2000  # built-in captions per language: every name many times, in every kind of sentence
 
 
@@ -32,13 +31,13 @@ def read_corpus(files: Sequence[Path], langs: Sequence[str]) -> Corpus:
 
     Raises:
         UsageError: neither files nor languages, or a language that the built-in data does not have.
-        DataError: a file that cannot be read, or is no UTF-8.
+        DataError: a file that cannot be read (`sentences.read_sentences`).
     """
     found: dict[str, list[str]] = {}
     left_out: dict[str, int] = {}
     for path in files:  # names alone: they travel with the student
         if path.suffix == ".txt":
-            found[path.name] = _lines(path)
+            found[path.name] = list(read_sentences(path))
         else:
             found[path.name], count = _captions(path)
             left_out |= {path.name: count} if count else {}
@@ -65,14 +64,6 @@ def builtin_sentences(lang: str) -> list[str]:
         relation = Relation(0, kind, 1) if len(chosen) > 1 else None
         texts += captions(words, chosen, rng.choice(list(words.colours)), relation, rng)
     return texts
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = read_bounded(path, MAX_CORPUS_BYTES, error=DataError).decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        raise DataError("not UTF-8", where=path, hint="one sentence on each line, in UTF-8") from problem
-    return [line.strip() for line in text.split("\n")]
 
 
 def _captions(path: Path) -> tuple[list[str], int]:

@@ -44,7 +44,7 @@ def trim_tokenizer(tokenizer: Tokenizer, texts: Sequence[str]) -> Trimmed:
     spec = tokenizer.spec
     frame = {spec.pad_id, spec.eos_id, *spec.begin}
     used = frame | {index for text in texts for index in tokenizer.encode(text)}
-    used |= {added["id"] for added in table["added_tokens"]}
+    used |= {added["id"] for added in table["added_tokens"]} | framed(table.get("post_processor"))
     keep = sorted(KINDS[kind](table, tokenizer, texts, used))
     new = {old: index for index, old in enumerate(keep)}
     _rewrite(table, new)
@@ -148,6 +148,16 @@ def _rewrite(table: Table, new: Mapping[int, int]) -> None:
         added["id"] = new[added["id"]]
     if table.get("post_processor"):
         _rewrite_frame(table["post_processor"], new)
+
+
+def framed(processor: Table | None) -> set[int]:
+    """The ids that a post-processor puts around sentences, for readers of the file other than ours."""
+    if not processor:
+        return set()
+    found = set[int]().union(*(framed(one) for one in processor.get("processors", [])))
+    if processor["type"] == "TemplateProcessing":
+        found.update(index for special in processor["special_tokens"].values() for index in special["ids"])
+    return found | {processor[name][1] for name in ("sep", "cls") if isinstance(processor.get(name), list)}
 
 
 def _rewrite_frame(processor: Table, new: Mapping[int, int]) -> None:

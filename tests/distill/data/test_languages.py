@@ -6,11 +6,13 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from clip_edge.distill.data.augment import AugmentSpec
 from clip_edge.distill.data.languages import BalancedBatch, balanced_batches
 from clip_edge.distill.data.readers import open_dataset
+from clip_edge.distill.data.sentences import Sentences, read_sentences
 from clip_edge.preprocess import PreprocessSpec
 
 SMALL, LARGE = PreprocessSpec(16), PreprocessSpec(32)
@@ -20,7 +22,16 @@ def lengths(texts: object) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     return np.array([[len(text)] for text in texts], dtype=np.int64)  # type: ignore[attr-defined]
 
 
-def some(data: Path, count: int, *, rank: int = 0, world_size: int = 1, start_step: int = 0) -> list[BalancedBatch]:
+def some(
+    data: Path,
+    count: int,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    start_step: int = 0,
+    corpora: tuple[Sentences, ...] = (),
+    workers: int = 0,
+) -> list[BalancedBatch]:
     batches = balanced_batches(
         open_dataset(data, "train"),
         spec=SMALL,
@@ -34,7 +45,8 @@ def some(data: Path, count: int, *, rank: int = 0, world_size: int = 1, start_st
         rank=rank,
         world_size=world_size,
         start_step=start_step,
-        workers=0,
+        workers=workers,
+        corpora=corpora,
     )
     return list(islice(batches, count))
 
@@ -57,3 +69,34 @@ def test_ranks_read_the_parts_of_the_same_batch(tiny_emoji: Path) -> None:
 
 def test_a_resumed_stream_goes_on_as_it_was(tiny_emoji: Path) -> None:
     assert some(tiny_emoji, 1, start_step=3)[0].texts == some(tiny_emoji, 4)[3].texts
+
+
+@pytest.fixture
+def corpora(tmp_path: Path) -> tuple[Sentences, ...]:
+    found = []
+    for name, count in (("ko", 40), ("ru", 1)):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{name} {number}\n" for number in range(count)))
+        found.append(read_sentences(tmp_path / f"{name}.txt"))
+    return tuple(found)
+
+
+def test_sentences_of_files_take_turns_with_the_languages(tiny_emoji: Path, corpora: tuple[Sentences, ...]) -> None:
+    dataset = open_dataset(tiny_emoji, "train")
+    drawn, plain = some(tiny_emoji, 4, corpora=corpora), some(tiny_emoji, 4)
+    for batch, other in zip(drawn, plain, strict=True):
+        assert torch.equal(batch.images, other.images)  # pictures are what they were
+        for place, (text, index) in enumerate(zip(batch.texts, batch.indices.tolist(), strict=True)):
+            turn = place % 4
+            captions = dataset.sample(index).captions
+            assert text in (captions["en"], captions["zh"], list(corpora[0]), list(corpora[1]))[turn]
+    korean = [text for batch in drawn for text in batch.texts[2::4]]
+    assert len(korean) == 24
+    assert len(set(korean)) > 12  # drawn anew each time
+
+
+def test_sentences_of_files_are_a_function_of_seed_and_step(tiny_emoji: Path, corpora: tuple[Sentences, ...]) -> None:
+    whole = some(tiny_emoji, 4, corpora=corpora)
+    (resumed,) = some(tiny_emoji, 1, start_step=3, corpora=corpora)
+    assert resumed.texts == whole[3].texts
+    parts = [some(tiny_emoji, 4, rank=rank, world_size=2, corpora=corpora, workers=1) for rank in (0, 1)]
+    assert [one.texts + other.texts for one, other in zip(*parts, strict=True)] == [batch.texts for batch in whole]

@@ -31,7 +31,7 @@ from clip_edge.distill.recipes.dc_clip import Config, FeatureSettings
 from clip_edge.distill.settings import EvaluationSettings, LogSettings, OptimizerSettings, ScheduleSettings
 from clip_edge.distill.taught import Wanted, ask, inner_sizes
 from clip_edge.distill.teacher import Teacher, load_teacher
-from clip_edge.errors import ConfigError
+from clip_edge.errors import ConfigError, DataError
 
 TEXT = {"depth": 1, "width": 32, "heads": 2, "context_length": 24, "causal": False, "pad_mask": True}
 TINY: dict[str, Any] = {
@@ -176,11 +176,20 @@ class Dying(Console):
             raise KilledError
 
 
-@pytest.mark.parametrize("stage", ["features", "alignment"])
+@pytest.fixture
+def sentences(tmp_path: Path) -> Path:
+    """A file of sentences in a language that the pairs do not have."""
+    (tmp_path / "ru.txt").write_text("красное яблоко\nдва кота\nжёлтый банан и груша\n")
+    return tmp_path / "ru.txt"
+
+
+@pytest.mark.parametrize("stage", ["features", "text", "alignment"])
 def test_killed_and_resumed_is_uninterrupted(
-    stage: Any, tiny_emoji: Path, student: Path, teacher: Path, features: Path, tmp_path: Path
+    stage: Any, tiny_emoji: Path, student: Path, teacher: Path, features: Path, sentences: Path, tmp_path: Path
 ) -> None:
-    source = {"teacher": str(teacher)} if stage == "features" else {"start": str(features)}
+    source: dict[str, Any] = {"teacher": str(teacher)} if stage != "alignment" else {"start": str(features)}
+    if stage == "text":
+        source, stage = source | {"text_corpora": (str(sentences),)}, "features"
     watched = LOOP | {"evaluation": EvaluationSettings(every_steps=3, stop_at_chance_after=0)}
     config = Config(stage=stage, **source, **watched)
     dc_clip.run(config, data=tiny_emoji, student=student, out=tmp_path / "whole")
@@ -203,12 +212,46 @@ def test_features_in_chunks_train_alike(tiny_emoji: Path, teacher: Path, tmp_pat
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
+def test_sentences_of_files_join_the_lessons(
+    tiny_emoji: Path, student: Path, teacher: Path, sentences: Path, tmp_path: Path
+) -> None:
+    base = Config(teacher=str(teacher), **LOOP)
+    dc_clip.run(base, data=tiny_emoji, student=student, out=tmp_path / "plain")
+    more = replace(base, text_corpora=(str(sentences),))
+    dc_clip.run(more, data=tiny_emoji, student=student, out=tmp_path / "more")
+    assert "text.token_embedding.weight" in changed(tmp_path / "plain", tmp_path / "more")
+    (noted,) = load_student(tmp_path / "more").info["provenance"]["text_corpora"]
+    assert (noted["name"], noted["sentences"]) == ("ru.txt", 3)
+    sentences.write_text("другое\n")
+    with pytest.raises(ConfigError, match="`knowledge`"):
+        dc_clip.run(more, data=tiny_emoji, student=student, out=tmp_path / "more", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [(b"", "no sentence"), (b"\xff", "not UTF-8"), (b"x" * 10_001, "line 1 has"), (None, "missing file")],
+)
+def test_files_of_sentences_are_read_before_anything_is_written(
+    data: bytes | None, what: str, tiny_emoji: Path, student: Path, teacher: Path, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "lines.txt", tmp_path / "run"
+    if data is not None:
+        path.write_bytes(data)
+    config = Config(teacher=str(teacher), text_corpora=(str(path),), **LOOP)
+    with pytest.raises(DataError, match=what):
+        dc_clip.run(config, data=tiny_emoji, student=student, out=out)
+    with pytest.raises(DataError, match=what):
+        dc_clip.check(config, open_dataset(tiny_emoji, "train"))
+    assert not out.exists()
+
+
 @pytest.mark.slow
-def test_two_processes_train_like_one(tiny_emoji: Path, teacher: Path, tmp_path: Path) -> None:
+def test_two_processes_train_like_one(tiny_emoji: Path, teacher: Path, sentences: Path, tmp_path: Path) -> None:
     student = write(tmp_path, TINY | {"image": TEACHER["image"]})  # BatchNorm would see half the batch in each
     words = ["distill", "dc-clip", "--data", str(tiny_emoji), "--student", str(student), "-q"]
     overrides = ["steps=3", "workers=0", "batch_size=16", "device=cpu", f"teacher={teacher}"]
     overrides += ["log.every_steps=1", "log.tensorboard=false", "evaluation.split="]
+    overrides.append(f'text_corpora=["{sentences}"]')
     words += [word for one in overrides for word in ("--set", one)]
     assert main([*words, "--out", str(tmp_path / "one")]) == 0
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "clip_edge.cli"]
@@ -406,5 +449,9 @@ def test_what_does_not_belong_together_is_refused(
         )
     with pytest.raises(ValueError, match="nothing would be trained"):
         Config(teacher="t", image=NOTHING, text=NOTHING)
+    with pytest.raises(ValueError, match="`text_corpora` is for the text tower"):
+        Config(teacher="t", text=NOTHING, text_corpora=("a.txt",))
+    with pytest.raises(ValueError, match="`text_corpora` is for the text tower"):
+        Config(stage="alignment", start="s", text_corpora=("a.txt",))
     with pytest.raises(ValueError, match="stop_at_chance_after"):
         Config(teacher="t", image=NOTHING)
