@@ -14,6 +14,7 @@ from clip_edge.distill.data.augment import Augment, AugmentSpec
 from clip_edge.distill.data.loader import Tokenize, check_langs, read_batches
 from clip_edge.distill.data.samples import DataSet, Problem
 from clip_edge.distill.data.sentences import Sentences
+from clip_edge.errors import UsageError
 from clip_edge.images import open_image
 from clip_edge.preprocess import Bytes, PreprocessSpec, normalize
 
@@ -61,10 +62,16 @@ def balanced_batches(
             and epoch.
 
     Raises:
-        UsageError, DataError: as `make_batches`.
+        UsageError, DataError: as `make_batches`; a batch with fewer rows than languages and files.
     """
     check_langs(dataset, langs)
     chosen = tuple(langs) or tuple(dataset.langs)
+    if batch_size < len(chosen) + len(corpora):
+        sources = f"{len(chosen)} languages and {len(corpora)} files of sentences"
+        raise UsageError(
+            f"a batch of {batch_size} has no row for each of {sources}",
+            hint="raise the batch size, or name fewer languages and files",
+        )
     return read_batches(
         dataset,
         _Reader(

@@ -18,7 +18,7 @@ MAX_FILE_BYTES = 1024**3
 MAX_CHARACTERS = 10_000  # of a sentence: a longer line is no sentence, but a file of another kind
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sentences(Sequence[str]):
     """The lines of a file, without white space around them and without empty ones.
 

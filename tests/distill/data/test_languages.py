@@ -13,6 +13,7 @@ from clip_edge.distill.data.augment import AugmentSpec
 from clip_edge.distill.data.languages import BalancedBatch, balanced_batches
 from clip_edge.distill.data.readers import open_dataset
 from clip_edge.distill.data.sentences import Sentences, read_sentences
+from clip_edge.errors import UsageError
 from clip_edge.preprocess import PreprocessSpec
 
 SMALL, LARGE = PreprocessSpec(16), PreprocessSpec(32)
@@ -100,3 +101,9 @@ def test_sentences_of_files_are_a_function_of_seed_and_step(tiny_emoji: Path, co
     assert resumed.texts == whole[3].texts
     parts = [some(tiny_emoji, 4, rank=rank, world_size=2, corpora=corpora, workers=1) for rank in (0, 1)]
     assert [one.texts + other.texts for one, other in zip(*parts, strict=True)] == [batch.texts for batch in whole]
+
+
+def test_a_batch_has_a_row_for_every_language_and_file(tiny_emoji: Path, corpora: tuple[Sentences, ...]) -> None:
+    with pytest.raises(UsageError, match="a batch of 24 has no row for each of 2 languages and 24 files of sentences"):
+        some(tiny_emoji, 1, corpora=corpora * 12)
+    assert len(some(tiny_emoji, 1, corpora=corpora * 11)[0].texts) == 24
