@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clip_edge.distill.models.sight import Masks
 from clip_edge.distill.models.spec import Licence
-from clip_edge.distill.sight import Masks
 from clip_edge.distill.teacher import weights_sha256
 from clip_edge.errors import CheckpointError, ConfigError, UnavailableError, UsageError
 from clip_edge.graphs import TOP_LEFT

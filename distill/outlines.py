@@ -16,7 +16,7 @@ from clip_edge.distill.data.samples import DataSet, Sample
 from clip_edge.distill.evaluate import evenly
 from clip_edge.distill.losses.masks import mask_iou
 from clip_edge.distill.mask_teacher import Answer, outline
-from clip_edge.distill.sight import sight_of
+from clip_edge.distill.models.sight import sight_of
 from clip_edge.errors import ConfigError, DataError
 from clip_edge.preprocess import PreprocessSpec, normalize
 

@@ -20,8 +20,8 @@ from clip_edge.distill.data.masks import Objects, scene_batches
 from clip_edge.distill.data.samples import ClassInfo, DataSet
 from clip_edge.distill.data.scenes import COLOURS
 from clip_edge.distill.evaluate import UNDETERMINED, Measurable, embed_classes, embed_texts, evenly, measuring
+from clip_edge.distill.models.sight import Sight, sight_of
 from clip_edge.distill.outlines import prompted_iou
-from clip_edge.distill.sight import Sight, sight_of
 from clip_edge.distill.templates import templates_for
 from clip_edge.errors import DataError
 from clip_edge.numerics import Floats

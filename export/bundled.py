@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_edge.bundle import TOKENIZER, Bundle, Tower
-from clip_edge.distill.sight import Sight
+from clip_edge.distill.models.sight import Sight
 from clip_edge.files import MAX_JSON_BYTES
 from clip_edge.golden_graphs import PIXELS
 from clip_edge.graphs import GraphName

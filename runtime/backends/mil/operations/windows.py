@@ -57,8 +57,9 @@ def conv_transpose(
         part += np.einsum("bchw,co->bohw", x, weight[:, :, row, column])
     if pad is not None and pad_type == "custom":
         found = found[:, :, int(pad[0]) : sides[0] - int(pad[1]), int(pad[2]) : sides[1] - int(pad[3])]
-    if output_shape is not None and tuple(output_shape) != found.shape:
-        raise ValueError(f"conv_transpose must give {tuple(output_shape)}; found {found.shape}")
+    wanted = found.shape if output_shape is None else tuple(int(side) for side in output_shape)
+    if found.shape != wanted:
+        raise ValueError(f"conv_transpose must give {wanted}; found {found.shape}")
     return found if bias is None else found + bias.reshape(-1, 1, 1)
 
 
