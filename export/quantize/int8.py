@@ -47,15 +47,7 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
         ExportError: weights or activations that are not finite.
     """
     assert job.calibration is not None  # `refuse_unmeasured` saw to it
-    prepared = Graph(model)
-    fold_transposes(prepared)
-    add_biases(prepared)  # first: it asks for shapes, which are known in the operation set of the trace
-    replace_gelu(prepared)
-    fold_factors(prepared)
-    base = prepared.finish(job.target.opset_of("int8"))
-    draft = _Draft(base, measured_rows(job, job.calibration), job)
-    judge = Judge(base, judged_rows(job), TOLERANCES["int8"].min_cosine)
-    method = max(METHODS, key=lambda name: judge.scores(draft.build(draft.candidates, name)).min())
+    draft, judge, method = _begin(model, job)
     kept = choose_kept(draft.candidates, lambda chosen: draft.build(chosen, method), judge, job.console)
     chosen = [name for name in draft.candidates if name not in kept]
     finished = draft.build(chosen, method)
@@ -71,6 +63,26 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
         layers=tuple(draft.report({name: judge.why_kept(cost) for name, cost in kept.items()}, method)),
         machine=job.machine,
     )
+
+
+def everything(model: onnx.ModelProto, job: Job) -> onnx.ModelProto:
+    """`model` with every layer in 8 bits that may be, whatever it costs: what `quantise` starts from."""
+    draft, _, method = _begin(model, job)
+    return draft.build(draft.candidates, method)
+
+
+def _begin(model: onnx.ModelProto, job: Job) -> tuple[_Draft, Judge, Method]:
+    """The graph prepared, who judges it, and how its ranges are best chosen."""
+    assert job.calibration is not None
+    prepared = Graph(model)
+    fold_transposes(prepared)
+    add_biases(prepared)  # first: it asks for shapes, which are known in the operation set of the trace
+    replace_gelu(prepared)
+    fold_factors(prepared)
+    base = prepared.finish(job.target.opset_of("int8"))
+    draft = _Draft(base, measured_rows(job, job.calibration), job)
+    judge = Judge(base, judged_rows(job), TOLERANCES["int8"].min_cosine)
+    return draft, judge, max(METHODS, key=lambda name: judge.scores(draft.build(draft.candidates, name)).min())
 
 
 class _Draft:
