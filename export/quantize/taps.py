@@ -33,6 +33,7 @@ from clip_edge.export.quantize.int8 import everything, quantise
 from clip_edge.export.quantize.judge import Judge
 from clip_edge.export.sources import Exportable, load_source
 from clip_edge.export.targets import TARGETS
+from clip_edge.numerics import TOLERANCES
 from clip_edge.export.towers import fold, probe_ids, probe_pixels
 
 DOMINANT = 4.0  # times the largest other tap, in the median channel: from there on a kernel holds an identity
@@ -115,7 +116,7 @@ def compare(source: Exportable, tower: Tower, data: Path) -> list[Outcome]:
         plain = trace(job.module, example, job.declaration, spec.opset)
     clean(plain)
     names = {layer.name for layer in identity_kernels(Graph(plain))}
-    judge = Judge(plain, judged_rows(job))
+    judge = Judge(plain, judged_rows(job), TOLERANCES["int8"].min_cosine)
     return [_outcome(way, change, plain, job, names, judge) for way, change in WAYS.items()]
 
 
