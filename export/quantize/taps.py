@@ -33,8 +33,8 @@ from clip_edge.export.quantize.int8 import everything, quantise
 from clip_edge.export.quantize.judge import Judge
 from clip_edge.export.sources import Exportable, load_source
 from clip_edge.export.targets import TARGETS
-from clip_edge.numerics import TOLERANCES
 from clip_edge.export.towers import fold, probe_ids, probe_pixels
+from clip_edge.numerics import TOLERANCES
 
 DOMINANT = 4.0  # times the largest other tap, in the median channel: from there on a kernel holds an identity
 
