@@ -62,6 +62,7 @@ MERGE = STAGE | {
 }
 QUICK = {"steps": "4", "batch_size": "16"}  # only for a look
 WEIGHTS = ("1", "10", "100")  # the paper's lambda
+LONGER = 3  # times as many steps of stage 2: what is missing, the recipe or time?
 MASKED = 60  # pictures whose maps are compared
 TEACHERS = ("clip-teacher", "sam-teacher")
 MEANS = ("averaged-names", "averaged-masks")  # both teachers with the mean of their backbones
@@ -115,8 +116,10 @@ def main() -> None:
     for weight, seed in [*(("10", seed) for seed in seeds), *((one, seeds[0]) for one in WEIGHTS if one != "10")]:
         merge(place, weight, seed)
         write_json(args.results, collected(place))
+    merge(place, "10", seeds[0], longer=True)
+    write_json(args.results, collected(place))
     if not args.no_timing:
-        show(place, args.results.with_name("scenes.png"), merged=f"merge-10-{seeds[0]}")
+        show(place, args.results.with_name("scenes.png"), merged=f"longer-10-{seeds[0]}")
         write_json(args.results, collected(place))
 
 
@@ -169,15 +172,18 @@ def show(place: Place, scenes: Path, *, merged: str) -> None:
         write_json(note, latencies(namer, outliner, both, picture, crops=crops, rules=place.rules))
 
 
-def merge(place: Place, weight: str, seed: int) -> None:
+def merge(place: Place, weight: str, seed: int, *, longer: bool = False) -> None:
     """Stages 1 and 2, with the weight of the masks; stage 1 has no masks, so it is shared by all weights."""
-    probe, merged = (place.work / "runs" / name for name in (f"probe-{seed}", f"merge-{weight}-{seed}"))
+    kind, steps = ("longer", str(LONGER * int(MERGE["steps"]))) if longer else ("merge", MERGE["steps"])
+    probe, merged = (place.work / "runs" / name for name in (f"probe-{seed}", f"{kind}-{weight}-{seed}"))
     teachers = {"teacher": str(place.work / "clip-teacher"), "knowledge": str(place.work / "knowledge")}
     stages = (
         (probe, PROBE | {"start": str(place.work / "sam-teacher")}),
         (
             merged,
-            MERGE | {"start": str(probe), "masks_teacher": str(place.work / "sam-teacher"), "masks_weight": weight},
+            MERGE
+            | {"steps": steps, "masks_weight": weight}
+            | {"start": str(probe), "masks_teacher": str(place.work / "sam-teacher")},
         ),
     )
     for run, settings in stages:
@@ -228,6 +234,7 @@ def collected(place: Place) -> dict[str, Any]:
         "teachers": {name: _measured([place.work / name]) for name in TEACHERS},
         "averaged": {name: _measured([place.work / name]) for name in MEANS},
         **{name: read_json(place.work / f"{name}.json") for name in ("pipeline", "latency") if place.has(name)},
+        "longer": _measured(sorted((place.work / "runs").glob("longer-10-*"))),
         "merged": {weight: _measured(sorted((place.work / "runs").glob(f"merge-{weight}-*"))) for weight in WEIGHTS},
     }
 

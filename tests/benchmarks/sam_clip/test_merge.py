@@ -33,7 +33,8 @@ def test_teachers_stages_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     written = page(found)
     assert "| merged | 1 | 1 |" in written
     assert "| pipeline of both" in written
-    assert written.count(" | met |") + written.count(" | missed |") == 5
+    assert "| merged, 3 times as long in stage 2 | 1 | 1 |" in written
+    assert written.count(", met |") + written.count(", missed |") == 2 * 6
 
     def refuse(words: object, console: object) -> None:
         pytest.fail(f"done before: {words}")
