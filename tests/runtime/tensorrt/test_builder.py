@@ -76,7 +76,7 @@ def test_a_graph_that_breaks_its_promise_is_refused(library: Library, tiny_trt_b
         replace(graph, row_shape=(17,)),
         replace(graph, input_dtype="float32"),
     ):
-        with pytest.raises(BundleError, match="must map"):
+        with pytest.raises(BundleError, match="must have the inputs and outputs"):
             check_contract(network, wrong)
 
 
