@@ -194,6 +194,16 @@ class Model:
                 frame = frame_of(image.width, image.height, self.manifest.image.preprocess)
                 return self._segmenter.view(values, frame, where)
 
+    def embed(self, picture: Picture | View) -> tuple[Floats, Floats]:
+        """The embedding of the picture (D,), that of `encode_images`, and of its places (D, h, w): unit vectors.
+
+        Of a view it costs the CLIP head alone.
+
+        Raises:
+            DataError, BundleError: as `look`.
+        """
+        return self._segmenter.embed(picture if isinstance(picture, View) else self.look(picture))
+
     def segment(
         self,
         picture: Picture | View,

@@ -100,12 +100,16 @@ class Segmenter:
         """(3, S, S) -> what the heads read."""
         return View(self.run("encoder")({"pixel_values": pixel_values[None]})["feature_map"], frame, where)
 
+    def embed(self, view: View) -> tuple[Floats, Floats]:
+        """The embeddings of the picture (D,) and of its places (D, h, w), unit vectors."""
+        found = self.run("clip_head")({"feature_map": view.feature_map})
+        return found["image_embeds"][0], found["patch_embeds"][0]
+
     def segment(
         self, view: View, texts: Sequence[str], text_embeds: Floats, *, background: int, refined: bool
     ) -> Segmentation:
         """`text_embeds` (T + B, D): those of `texts`, then those of the `background` words."""
-        patches = self.run("clip_head")({"feature_map": view.feature_map})["patch_embeds"][0]  # (D, h, w)
-        scores = class_scores(patches, text_embeds)
+        scores = class_scores(self.embed(view)[1], text_embeds)
         if refined:
             labels = refine(
                 scores, lambda points, kinds: self._decode(view, points, kinds), view.frame, background=background

@@ -55,15 +55,17 @@ def _rows(clip: Model, sam: Model, both: Model, picture: Image.Image, crops: int
     box = Prompt(box=(0.2 * picture.width, 0.2 * picture.height, 0.7 * picture.width, 0.7 * picture.height))
     steps = (np.arange(GRID) + 0.5) / GRID
     grid = [Prompt(points=((x * picture.width, y * picture.height),)) for y in steps for x in steps]
-    for model in (clip, both):
-        model.encode_labels(WORDS)
-        model.encode_labels(["background"])
+    both.encode_labels(WORDS)
+    both.encode_labels(["background"])
 
     def one(prompts: Sequence[Prompt]) -> None:
         view = both.look(picture)
-        both.segment(view, WORDS, background=["background"])
+        both.embed(view)
         if prompts:
             both.masks(view, prompts)
+
+    def one_named() -> None:
+        both.segment(picture, WORDS, background=["background"])
 
     def two(prompts: Sequence[Prompt]) -> None:
         clip.encode_images([picture])
@@ -79,9 +81,10 @@ def _rows(clip: Model, sam: Model, both: Model, picture: Image.Image, crops: int
         "CLIP teacher: embedding": lambda: clip.encode_images([picture]),
         "mask teacher: map": lambda: sam.look(picture),
         "two encoders": lambda: two([]),
-        "merged: map and names of all places": lambda: one([]),
+        "merged: map, embeddings of the picture and of all places": lambda: one([]),
         "two encoders, one outline": lambda: two([box]),
         "merged, one outline": lambda: one([box]),
+        "merged, a word for every pixel": one_named,
         "pipeline: all outlines, crops named": crops_named,
     }
 

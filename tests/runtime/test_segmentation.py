@@ -128,3 +128,13 @@ def test_the_encoder_runs_once(model: Model, picture: Image.Image, monkeypatch: 
     monkeypatch.setitem(model._segmenter._runs, "encoder", None)
     model.segment(view, ["a dog"])
     model.masks(view, [Prompt(points=((30, 20),))])
+
+
+def test_a_view_is_embedded_as_the_picture_is(model: Model, picture: Image.Image) -> None:
+    whole, places = model.embed(model.look(picture))
+    (expected,) = model.encode_images([picture])
+    np.testing.assert_allclose(whole, expected, atol=2e-5)
+    scores = model.segment(picture, ["a dog"], background=()).scores[0]
+    (text,) = model.encode_labels(["a dog"])
+    np.testing.assert_allclose(np.einsum("d,dhw->hw", text, places), scores, atol=1e-5)
+    assert np.array_equal(model.embed(picture)[0], whole)
