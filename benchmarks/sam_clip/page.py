@@ -198,8 +198,8 @@ def _time(results: dict[str, Any]) -> str:
         "## Time",
         "",
         f"From a decoded picture, bundles in fp32 on ONNX Runtime, {latency['threads']} thread of "
-        f"{latency['environment']['cpu']}, rows measured in turns; medians with 95 % intervals. What the merged student is "
-        "timed with is more than two encoders give: every place of its map in text space, too.",
+        f"{latency['environment']['cpu']}, rows measured in turns; medians with 95 % intervals. What the merged "
+        "student is timed with is more than two encoders give: every place of its map in text space, too.",
         "",
         "| | ms | |",
         "|---|---|---|",
@@ -221,12 +221,12 @@ def _sweep(results: dict[str, Any]) -> str:
     for weight, runs in first.items():
         lines.append(f"| {weight} | {' | '.join(_cell(runs, figure) for figure in FIGURES.values())} |")
     spans = {
-        name: " to ".join(f"{100 * value:.1f} %" for value in _span(first, FIGURES[name]))
+        name: " and ".join(f"{100 * value:.1f} %" for value in _span(first, FIGURES[name]))
         for name in ("names, top-1", "outlines by box, IoU")
     }
     return "\n".join(lines) + (
-        "\n\nOne seed. The paper reports that 1 forgets outlines and 100 keeps names from being learnt. Here outlines lie "
-        f"between {spans['outlines by box, IoU']}, and names between {spans['names, top-1']}."
+        "\n\nOne seed. The paper reports that 1 forgets outlines and 100 keeps names from being learnt. Here "
+        f"outlines lie between {spans['outlines by box, IoU']}, and names between {spans['names, top-1']}."
     )
 
 
