@@ -177,7 +177,10 @@ def _cost(cost: dict[str, Any]) -> str:
         rates = f"{one['without_picture_per_s']:,.0f} | {one['with_picture_per_s']:,.0f}"
         what = f"{one['augmentations']} | {one['captions']:.1f} | {dims}"
         rows.append(f"| {name}, {one['dtype']} | {what} | {sizes} | {rates} |")
-    steps = "## Time of a step\n\nShort runs that took turns. The goal was 1.05 times plain CLIP."
+    steps = """## Time of a step
+
+Short runs that took turns. The goal was 1.05 times plain CLIP. Both captions are two passes of the text tower, where
+plain CLIP has one; augmented pictures cost their augmentation with any recipe."""
     stored = """## What is stored
 
 DataCompDR's layout (bf16, gzipped, with its two JSON files) of the same embeddings, augmentations and captions, without
