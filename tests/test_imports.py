@@ -40,6 +40,8 @@ LAZY_EXCEPTIONS = {
 }
 
 
+# Scripts that compare trained models inside Python: run by hand, and by nothing else of `benchmarks`.
+EXPERIMENTS = {ROOT / "benchmarks" / name for name in ("dc_clip", "sam_clip")}
 # Each peer's file runs in an environment of its own and imports what it measures, inside a function.
 PEERS = ROOT / "benchmarks" / "peers"
 
@@ -48,7 +50,8 @@ def files_of(part: str) -> list[Path]:
     """The Python files of a part. The verbs are the place where parts meet: they import inside `run`."""
     if part == "clip_edge":
         return sorted((ROOT / "clip_edge").glob("*.py"))
-    return sorted(path for path in (ROOT / part).rglob("*.py") if "examples" not in path.parts)
+    files = (path for path in (ROOT / part).rglob("*.py") if "examples" not in path.parts)
+    return sorted(path for path in files if path.parent not in EXPERIMENTS)
 
 
 def module_of(path: Path) -> str:
@@ -154,3 +157,11 @@ def test_the_runtime_loads_no_torch():
 def test_no_part_is_imported_twice():
     """From the checkout `import distill` would work too, and give other classes than clip_edge.distill."""
     assert set(PARTS) & set(sys.modules) == set()
+
+
+def test_only_experiments_import_experiments():
+    theirs = tuple(module_of(folder / "__init__.py") for folder in EXPERIMENTS)
+    files = [path for part in ("clip_edge", *PARTS) for path in files_of(part)]
+    named = [f"{path.relative_to(ROOT)}: {name}" for path in files for name in imported_names(path)]
+    assert len(files) > 200
+    assert [one for one in named if one.split(": ")[1].startswith(theirs)] == []
