@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -12,7 +12,7 @@ from clip_edge.export.calibration import judged_rows, measured_rows
 from clip_edge.export.job import Job
 from clip_edge.export.quantize.graph import Graph, WeightLayer, weight_layers
 from clip_edge.export.quantize.judge import Judge, choose_kept
-from clip_edge.export.quantize.layers import Rounded, snr_db
+from clip_edge.export.quantize.layers import Loss, Rounded, losses
 from clip_edge.export.quantize.qdq import Scheme, insert_qdq, quantise_rows, quantised_values
 from clip_edge.export.quantize.ranges import Method, Range, Values, choose_range, observe
 from clip_edge.export.quantize.tables import byte_table
@@ -33,7 +33,22 @@ RIGHT_ON: dict[Machine, str] = {
     "arm": "for Arm with dot product; on x86 without VNNI sums saturate and the embedding is another",
 }
 METHODS: tuple[Method, ...] = ("max", "percentile", "mse")
-SNR_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Way:
+    """How ranges are chosen, and whether biases take back what 8 bits add to the mean of a layer's outputs (Nagel et
+    al. 2019, section 4.2, measured on data). Which is best differs: each is tried."""
+
+    method: Method
+    corrected: bool
+
+    def __str__(self) -> str:
+        return f"{self.method}, biases corrected" if self.corrected else self.method
+
+
+WAYS = tuple(Way(method, corrected) for method in METHODS for corrected in (False, True))
+LOSS_ROWS = 32  # the first of those that ranges are measured on: pictures and sentences of the user
 SMALLEST = 16  # inputs or outputs: below, a layer has no speed to gain
 SWITCHES = frozenset({"Sigmoid", "HardSigmoid"})  # what ends a squeeze-and-excite branch
 BRANCH = frozenset({"Conv", "Relu", "Clip", "Mul", "Sigmoid", "Add", "BatchNormalization", "Gelu"})
@@ -47,32 +62,32 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
         ExportError: weights or activations that are not finite.
     """
     assert job.calibration is not None  # `refuse_unmeasured` saw to it
-    draft, judge, method = _begin(model, job)
-    kept = choose_kept(draft.candidates, lambda chosen: draft.build(chosen, method), judge, job.console)
+    draft, judge, way = _begin(model, job)
+    kept = choose_kept(draft.candidates, lambda chosen: draft.build(chosen, way), judge, job.console)
     chosen = [name for name in draft.candidates if name not in kept]
-    finished = draft.build(chosen, method)
+    finished = draft.build(chosen, way)
     largest = draft.scheme.weight_max
     return finished, Quantization(
         schema=SCHEMA,
         precision="int8",
-        scheme=f"activations uint8, one range each ({method}); weights int8 in -{largest}..{largest}, one scale for "
+        scheme=f"activations uint8, one range each ({way}); weights int8 in -{largest}..{largest}, one scale for "
         f"each output channel: {RIGHT_ON[job.machine]}",
         calibration_images=len(job.calibration.pixels),
         calibration_texts=len(job.calibration.input_ids),
         min_cosine=round(float(judge.cosines(finished).min()), 6),
-        layers=tuple(draft.report({name: judge.why_kept(cost) for name, cost in kept.items()}, method)),
+        layers=tuple(draft.report({name: judge.why_kept(cost) for name, cost in kept.items()}, way)),
         machine=job.machine,
     )
 
 
 def everything(model: onnx.ModelProto, job: Job) -> onnx.ModelProto:
     """`model` with every layer in 8 bits that may be, whatever it costs: what `quantise` starts from."""
-    draft, _, method = _begin(model, job)
-    return draft.build(draft.candidates, method)
+    draft, _, way = _begin(model, job)
+    return draft.build(draft.candidates, way)
 
 
-def _begin(model: onnx.ModelProto, job: Job) -> tuple[_Draft, Judge, Method]:
-    """The graph prepared, who judges it, and how its ranges are best chosen."""
+def _begin(model: onnx.ModelProto, job: Job) -> tuple[_Draft, Judge, Way]:
+    """The graph prepared, who judges it, and the best way to round it."""
     assert job.calibration is not None
     prepared = Graph(model)
     fold_transposes(prepared)
@@ -82,7 +97,7 @@ def _begin(model: onnx.ModelProto, job: Job) -> tuple[_Draft, Judge, Method]:
     base = prepared.finish(job.target.opset_of("int8"))
     draft = _Draft(base, measured_rows(job, job.calibration), job)
     judge = Judge(base, judged_rows(job), TOLERANCES["int8"].min_cosine)
-    return draft, judge, max(METHODS, key=lambda name: judge.scores(draft.build(draft.candidates, name)).min())
+    return draft, judge, max(WAYS, key=lambda way: judge.scores(draft.build(draft.candidates, way)).min())
 
 
 class _Draft:
@@ -101,6 +116,8 @@ class _Draft:
         ]
         values = quantised_values(base, self.candidates, self.scheme)
         self.values: dict[str, Values] = observe(base, values, rows, console=job.console)
+        self._ranges: dict[Method, dict[str, Range]] = {}
+        self._losses: dict[Method, dict[str, Loss]] = {}
 
     def _why_fixed(self, layer: WeightLayer, branches: Collection[str]) -> str | None:
         shape = self.graph.constants[layer.weight].dims
@@ -115,26 +132,38 @@ class _Draft:
         return None
 
     def ranges(self, method: Method) -> dict[str, Range]:
-        """Activation -> range."""
-        return {name: choose_range(values, method) for name, values in self.values.items()}
+        """Activation -> range. Chosen once for a method: a draft is built for every layer that is ranked."""
+        if method not in self._ranges:
+            self._ranges[method] = {name: choose_range(values, method) for name, values in self.values.items()}
+        return self._ranges[method]
 
-    def build(self, chosen: Collection[str], method: Method) -> onnx.ModelProto:
+    def losses(self, method: Method) -> dict[str, Loss]:
+        """Layer -> what 8 bits do to it alone, of those that may change."""
+        if method not in self._losses:
+            ranges = self.ranges(method)
+            rounded = [
+                Rounded(layer, self._rounded(layer), None if layer.kind == "embedding" else ranges[layer.input])
+                for layer in self.layers
+                if layer.name not in self.fixed
+            ]
+            self._losses[method] = losses(self.base, rounded, self.rows[:LOSS_ROWS])
+        return self._losses[method]
+
+    def build(self, chosen: Collection[str], way: Way) -> onnx.ModelProto:
         """The graph with `chosen` layers, and the embedding tables, in 8 bits."""
-        graph = Graph(insert_qdq(self.base, chosen, self.ranges(method), self.scheme))
+        shifts = {}
+        if way.corrected:
+            shifts = {name: loss.shift for name, loss in self.losses(way.method).items() if loss.shift is not None}
+        graph = Graph(insert_qdq(self.base, chosen, self.ranges(way.method), self.scheme, shifts))
         for layer in weight_layers(graph):
             if layer.kind == "embedding" and layer.name not in self.fixed:
                 byte_table(graph, layer)
         return graph.finish()
 
-    def report(self, kept: Mapping[str, str], method: Method) -> list[Layer]:
+    def report(self, kept: Mapping[str, str], way: Way) -> list[Layer]:
         """Every layer, with what it is and what it would lose."""
-        ranges = self.ranges(method)
-        rounded = [
-            Rounded(layer, self._rounded(layer), None if layer.kind == "embedding" else ranges[layer.input])
-            for layer in self.layers
-            if layer.name not in self.fixed
-        ]
-        ratios = snr_db(self.base, rounded, self.rows[:SNR_ROWS])
+        known = self.losses(way.method)
+        ratios = {name: loss.snr_db(corrected=way.corrected) for name, loss in known.items()}
         found = []
         for layer in self.layers:
             size = int(np.prod(self.graph.constants[layer.weight].dims))

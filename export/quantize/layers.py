@@ -1,4 +1,4 @@
-"""What a lower precision does to each layer by itself: the signal-to-noise ratio of its output."""
+"""What a lower precision does to each layer by itself: the noise of its output, and how far its mean moves."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import onnx
 from clip_edge.export.quantize.graph import Graph, WeightLayer
 from clip_edge.export.quantize.ranges import Range, open_graph
 from clip_edge.export.rows import Rows
+from clip_edge.numerics import Floats
 
 LOSSLESS_DB = 200.0  # no error at all
 
@@ -24,36 +25,60 @@ class Rounded:
     span: Range | None = None  # None: the input stays float
 
 
-def snr_db(model: onnx.ModelProto, layers: Sequence[Rounded], rows: Rows) -> dict[str, float]:
-    """Layer -> power of its fp32 output over the power of its error, when it alone is rounded, in decibels.
+@dataclass(frozen=True)
+class Loss:
+    """What a layer loses when it alone is rounded.
+
+    `shift` is the mean error of each output channel, (C,), None where no bias could take it; `signal` and `noise` are
+    mean squares of its fp32 output and of its error.
+    """
+
+    signal: float
+    noise: float
+    shift: Floats | None
+
+    def snr_db(self, *, corrected: bool = False) -> float:
+        """The signal-to-noise ratio in decibels. `corrected`: after the bias has taken the shift."""
+        taken = float(np.square(self.shift).mean()) if corrected and self.shift is not None else 0.0
+        noise = self.noise - taken
+        if noise <= 0:
+            return LOSSLESS_DB
+        return round(10 * float(np.log10(max(self.signal, 1e-30) / noise)), 2)
+
+
+def losses(model: onnx.ModelProto, layers: Sequence[Rounded], rows: Rows) -> dict[str, Loss]:
+    """Layer -> what it loses, measured on `rows`.
 
     All layers are measured in one pass: each gets a rounded twin that reads the same fp32 input.
     """
     graph = Graph(model)
     nodes = {node.name: node for node in graph.nodes}
-    outputs: list[str] = []
-    for index, rounded in enumerate(layers):
-        outputs += _twin(graph, nodes[rounded.layer.node], rounded, f"twin_{index}")
+    figures = [_twin(graph, nodes[one.layer.node], one, f"twin_{index}") for index, one in enumerate(layers)]
     twinned = graph.model
     del twinned.graph.node[:], twinned.graph.initializer[:]
     twinned.graph.node.extend(graph.nodes)
     twinned.graph.initializer.extend(graph.constants.values())
+    outputs = [name for names in figures for name in names]
     session = open_graph(twinned, outputs)
-    power = np.zeros(len(outputs))
+    sums: dict[str, Floats] = {name: np.zeros(()) for name in outputs}
     for part in rows.batches():
-        power += [float(value) for value in session.run(outputs, part)]
-    ratios = zip(layers, power[::2], power[1::2], strict=True)
-    return {rounded.layer.name: _decibels(signal, noise) for rounded, signal, noise in ratios}
+        count = len(next(iter(part.values())))
+        for name, value in zip(outputs, session.run(outputs, part), strict=True):
+            sums[name] = sums[name] + count * value.astype(np.float64)
+    means = {name: total / len(rows) for name, total in sums.items()}
+    found = {}
+    for rounded, (signal, noise, *shift) in zip(layers, figures, strict=True):
+        found[rounded.layer.name] = Loss(float(means[signal]), float(means[noise]), means[shift[0]] if shift else None)
+    return found
 
 
-def _decibels(signal: float, noise: float) -> float:
-    if noise <= 0:
-        return LOSSLESS_DB
-    return round(10 * float(np.log10(max(signal, 1e-30) / noise)), 2)
+def snr_db(model: onnx.ModelProto, layers: Sequence[Rounded], rows: Rows) -> dict[str, float]:
+    """Layer -> the signal-to-noise ratio of its output, in decibels."""
+    return {name: loss.snr_db() for name, loss in losses(model, layers, rows).items()}
 
 
 def _twin(graph: Graph, node: onnx.NodeProto, rounded: Rounded, prefix: str) -> list[str]:
-    """Append the twin; gives the names of two scalars: the power of the output and of the error."""
+    """Append the twin; gives the names of its signal, its noise, and, where a bias can take it, its shift."""
     layer = rounded.layer
     source = layer.input if rounded.span is None else _round_input(graph, layer.input, rounded.span, prefix)
     twin = onnx.NodeProto()
@@ -64,9 +89,19 @@ def _twin(graph: Graph, node: onnx.NodeProto, rounded: Rounded, prefix: str) -> 
         twin.input[index] = {layer.input: source, layer.weight: f"{prefix}_weight"}.get(name, name)
     graph.nodes.append(twin)
     difference = graph.add("Sub", [f"{prefix}_out", layer.output], f"{prefix}_error")
-    signal = graph.add("ReduceSumSquare", [layer.output], f"{prefix}_signal", keepdims=0)
-    noise = graph.add("ReduceSumSquare", [difference], f"{prefix}_noise", keepdims=0)
-    return [signal, noise]
+    figures = [
+        _mean_square(graph, layer.output, f"{prefix}_signal"),
+        _mean_square(graph, difference, f"{prefix}_noise"),
+    ]
+    if layer.bias is not None and graph.constants[layer.bias].dims == [rounded.weight.shape[layer.axis]]:
+        axes = [0, *range(2, rounded.weight.ndim)]  # (B, C, H, W) of a convolution, (B * N, C) of a Gemm
+        names = [difference, graph.add_constant("axes_" + "_".join(map(str, axes)), np.array(axes, np.int64))]
+        figures.append(graph.add("ReduceMean", names, f"{prefix}_shift", keepdims=0))
+    return figures
+
+
+def _mean_square(graph: Graph, value: str, name: str) -> str:
+    return graph.add("ReduceMean", [graph.add("Mul", [value, value], f"{name}_squares")], name, keepdims=0)
 
 
 def _round_input(graph: Graph, value: str, span: Range, prefix: str) -> str:

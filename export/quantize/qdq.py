@@ -12,6 +12,7 @@ import onnx
 from clip_edge.errors import ExportError
 from clip_edge.export.quantize.graph import Graph, WeightLayer, weight_layers
 from clip_edge.export.quantize.ranges import Range
+from clip_edge.numerics import Floats
 
 BIAS_MAX = 2.0**30  # of an int32 bias: half the range, the other half is for the sum
 FUSED = frozenset({"Clip", "Relu"})  # between a layer and its Q: the quantised range ends where they cut
@@ -33,13 +34,18 @@ TENSORRT = Scheme("int8", symmetric=True, weight_max=127, float_bias=True)
 
 
 def insert_qdq(
-    model: onnx.ModelProto, layers: Collection[str], ranges: Mapping[str, Range], scheme: Scheme
+    model: onnx.ModelProto,
+    layers: Collection[str],
+    ranges: Mapping[str, Range],
+    scheme: Scheme,
+    shifts: Mapping[str, Floats] | None = None,
 ) -> onnx.ModelProto:
     """A copy of `model` in which the layers named (see `weight_layers`) compute on 8-bit inputs and weights.
 
     Args:
         layers: names of convolutions and matrix products; embedding tables are not among them.
         ranges: activation -> (low, high), for every value that `quantised_values` names.
+        shifts: layer -> what 8 bits add to the mean of each of its outputs (C,); their biases take it back.
 
     Raises:
         ExportError: a weight is NaN or infinite.
@@ -50,7 +56,7 @@ def insert_qdq(
     for layer in chosen:
         if layer.op in scheme.outputs:
             _drop_activation(graph, layer.output, ranges)
-        _quantise_weight(graph, layer, scales[layer.input], scheme)
+        _quantise_weight(graph, layer, scales[layer.input], scheme, (shifts or {}).get(layer.name))
     return graph.finish()
 
 
@@ -118,9 +124,13 @@ def activation_bounds(graph: Graph, node: onnx.NodeProto) -> Range:
     return (-np.inf if low is None else low), (np.inf if high is None else high)
 
 
-def _quantise_weight(graph: Graph, layer: WeightLayer, input_scale: float, scheme: Scheme) -> None:
+def _quantise_weight(
+    graph: Graph, layer: WeightLayer, input_scale: float, scheme: Scheme, shift: Floats | None
+) -> None:
     node = next(node for node in graph.nodes if node.name == layer.node)
     bias = None if layer.bias is None else graph.array(layer.bias).astype(np.float64)
+    if bias is not None and shift is not None:
+        bias = bias - shift
     floor = None
     if bias is not None and not scheme.float_bias and bias.ndim == 1:
         floor = np.abs(bias) / (input_scale * BIAS_MAX)  # a nearly dead channel: its bias must still fit
@@ -130,6 +140,8 @@ def _quantise_weight(graph: Graph, layer: WeightLayer, input_scale: float, schem
     weight += [graph.add_constant(f"{prefix}_zero", np.zeros(len(scales), np.int8))]
     node.input[1] = graph.add("DequantizeLinear", weight, f"{prefix}_dq", axis=layer.axis)
     if floor is None:
+        if bias is not None and shift is not None:
+            node.input[2] = graph.add_constant(f"{prefix}_bias", bias.astype(np.float32))
         return
     assert bias is not None
     steps = (scales.astype(np.float64) * input_scale).astype(np.float32)
