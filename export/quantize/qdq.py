@@ -108,7 +108,7 @@ def _drop_activation(graph: Graph, value: str, ranges: Mapping[str, Range]) -> N
     """Let the layer feed Q directly where the quantised range lies inside what the activation lets pass."""
     users = graph.users()
     after = _after_activation(value, users)
-    if after == value:
+    if after == value or after in graph.outputs:  # what leaves the graph stays float
         return
     low, high = activation_bounds(graph, users[value][0])
     if low <= min(0.0, ranges[after][0]) and max(0.0, ranges[after][1]) <= high:
