@@ -115,6 +115,7 @@ def open_graph(model: onnx.ModelProto, outputs: Sequence[str] = (), *, fuse: boo
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     options.enable_cpu_mem_arena = False
-    if not fuse:
+    if not fuse:  # nor the last level of optimisation: it crashes on fp16 graphs (1.32)
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     return ort.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -119,6 +119,8 @@ def _session_options(options: Options, artifact: Artifact | Graph) -> ort.Sessio
     if artifact.target in ("trt", "trt-rtx"):
         # Fused kernels misread fp16 scales (onnxruntime 1.32: a cosine of -0.2 to what the pairs alone give).
         session_options.add_session_config_entry("session.disable_quant_qdq", "1")
+        # The last level crashes (1.32: a segmentation fault) on the casts around fp16 in causal text towers.
+        session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     if artifact.precision == "int4":  # widen the weights once, while loading, and not again with every call
         session_options.add_session_config_entry("session.disable_quant_qdq", "1")
     return session_options
