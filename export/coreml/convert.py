@@ -26,13 +26,27 @@ def trace(face: Interface) -> torch.export.ExportedProgram:
     try:
         with quiet(), torch.no_grad():
             traced = torch.export.export(face.module, tuple(face.examples.values()), dynamic_shapes=face.free())
-            program: torch.export.ExportedProgram = traced.run_decompositions({})
-            return program
+            return without_aliases(traced.run_decompositions({}))
     except Exception as problem:  # torch wraps whatever failed inside it
         raise ExportError(
             f"torch {torch.__version__} cannot trace {type(face.job.module).__name__}: {_first_line(problem)}",
             hint="choose an image tower without data-dependent control flow",
         ) from problem
+
+
+def without_aliases(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """`program` with every `alias` replaced by what it stands for, in place: coremltools 9.0 does not know it.
+
+    A slice that takes everything becomes one, such as `positions[:length]` of CLIP's text tower.
+    """
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target is torch.ops.aten.alias.default:
+            node.replace_all_uses_with(node.args[0], delete_user_cb=lambda user: user.op != "output")
+            if not node.users:
+                graph.erase_node(node)
+    program.graph_module.recompile()
+    return program
 
 
 def convert(

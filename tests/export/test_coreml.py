@@ -281,6 +281,35 @@ def test_what_leaves_the_range_of_fp16_stays_in_fp32(tiny_student: Path, tmp_pat
     assert "linear" not in {layer.op for layer in report.layers}
 
 
+class Whole(nn.Module):
+    """A tower that reads all of a buffer through slices, as CLIP's text tower reads its mask."""
+
+    mask: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.linear = nn.Conv2d(3, 16, 8, 8), nn.Linear(16, 24)
+        self.register_buffer("mask", torch.randn(16, 16))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, 32, 32) -> (B, 24)"""
+        x = self.conv(pixels).flatten(2).transpose(1, 2)
+        x = self.mask[: x.shape[1], : x.shape[1]].clamp(min=-1) @ x
+        embeds: Tensor = nn.functional.normalize(self.linear(x.mean(1)), dim=-1)
+        return embeds
+
+
+@pytest.mark.slow
+def test_a_slice_that_takes_everything_converts(tiny_student: Path, tmp_path: Path) -> None:
+    job = job_for(load_source(tiny_student), "image", Whole(), "fp16")
+    traced = torch.export.export(job.module, (torch.zeros(1, 3, 32, 32),)).run_decompositions({})
+    assert any(node.target is torch.ops.aten.alias.default for node in traced.graph.nodes)  # else there is no case
+    report = write_tower(job, tmp_path / "whole.mlpackage")
+    assert report is not None
+    assert report.min_cosine >= 0.999
+
+
 class Sorting(nn.Module):
     """A tower with an operation that Core ML has not."""
 
