@@ -14,6 +14,7 @@ from clip_edge.export.rows import Rows
 from clip_edge.numerics import Floats
 
 LOSSLESS_DB = 200.0  # no error at all
+AT_ONCE = 16_000_000  # weights in one pass: they are held several times, in fp32
 
 
 @dataclass(frozen=True)
@@ -49,21 +50,31 @@ class Loss:
 def losses(model: onnx.ModelProto, layers: Sequence[Rounded], rows: Rows) -> dict[str, Loss]:
     """Layer -> what it loses, measured on `rows`.
 
-    All layers are measured in one pass: each gets a rounded twin that reads the same fp32 input.
+    Each layer gets a rounded twin that reads the same fp32 input, and many are measured in one pass: as many as their
+    weights leave memory for.
     """
+    found: dict[str, Loss] = {}
+    part: list[Rounded] = []
+    for index, rounded in enumerate(layers):
+        part.append(rounded)
+        if index + 1 == len(layers) or sum(one.weight.size for one in part) > AT_ONCE:
+            found |= _losses(model, part, rows)
+            part = []
+    return found
+
+
+def _losses(model: onnx.ModelProto, layers: Sequence[Rounded], rows: Rows) -> dict[str, Loss]:
     graph = Graph(model)
     nodes = {node.name: node for node in graph.nodes}
     figures = [_twin(graph, nodes[one.layer.node], one, f"twin_{index}") for index, one in enumerate(layers)]
-    twinned = graph.model
-    del twinned.graph.node[:], twinned.graph.initializer[:]
-    twinned.graph.node.extend(graph.nodes)
-    twinned.graph.initializer.extend(graph.constants.values())
     outputs = [name for names in figures for name in names]
-    session = open_graph(twinned, outputs)
+    del graph.model.graph.output[:]
+    graph.model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    session = open_graph(graph.finish())
     sums: dict[str, Floats] = {name: np.zeros(()) for name in outputs}
-    for part in rows.batches():
-        count = len(next(iter(part.values())))
-        for name, value in zip(outputs, session.run(outputs, part), strict=True):
+    for batch in rows.batches():
+        count = len(next(iter(batch.values())))
+        for name, value in zip(outputs, session.run(outputs, batch), strict=True):
             sums[name] = sums[name] + count * value.astype(np.float64)
     means = {name: total / len(rows) for name, total in sums.items()}
     found = {}
