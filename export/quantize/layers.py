@@ -11,7 +11,7 @@ import onnx
 from clip_edge.export.quantize.graph import Graph, WeightLayer
 from clip_edge.export.quantize.ranges import Range, open_graph
 from clip_edge.export.rows import Rows
-from clip_edge.numerics import Floats
+from clip_edge.numerics import Doubles
 
 LOSSLESS_DB = 200.0  # no error at all
 AT_ONCE = 16_000_000  # weights in one pass: they are held several times, in fp32
@@ -36,7 +36,7 @@ class Loss:
 
     signal: float
     noise: float
-    shift: Floats | None
+    shift: Doubles | None
 
     def snr_db(self, *, corrected: bool = False) -> float:
         """The signal-to-noise ratio in decibels. `corrected`: after the bias has taken the shift."""
@@ -71,15 +71,15 @@ def _losses(model: onnx.ModelProto, layers: Sequence[Rounded], rows: Rows) -> di
     del graph.model.graph.output[:]
     graph.model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
     session = open_graph(graph.finish())
-    sums: dict[str, Floats] = {name: np.zeros(()) for name in outputs}
+    sums: dict[str, Doubles] = dict.fromkeys(outputs, np.zeros(1))
     for batch in rows.batches():
         count = len(next(iter(batch.values())))
         for name, value in zip(outputs, session.run(outputs, batch), strict=True):
             sums[name] = sums[name] + count * value.astype(np.float64)
-    means = {name: total / len(rows) for name, total in sums.items()}
+    means: dict[str, Doubles] = {name: total / len(rows) for name, total in sums.items()}
     found = {}
     for rounded, (signal, noise, *shift) in zip(layers, figures, strict=True):
-        found[rounded.layer.name] = Loss(float(means[signal]), float(means[noise]), means[shift[0]] if shift else None)
+        found[rounded.layer.name] = Loss(means[signal].item(), means[noise].item(), means[shift[0]] if shift else None)
     return found
 
 

@@ -12,7 +12,7 @@ import onnx
 from clip_edge.errors import ExportError
 from clip_edge.export.quantize.graph import Graph, WeightLayer, weight_layers
 from clip_edge.export.quantize.ranges import Range
-from clip_edge.numerics import Floats
+from clip_edge.numerics import Doubles
 
 BIAS_MAX = 2.0**30  # of an int32 bias: half the range, the other half is for the sum
 FUSED = frozenset({"Clip", "Relu"})  # between a layer and its Q: the quantised range ends where they cut
@@ -38,7 +38,7 @@ def insert_qdq(
     layers: Collection[str],
     ranges: Mapping[str, Range],
     scheme: Scheme,
-    shifts: Mapping[str, Floats] | None = None,
+    shifts: Mapping[str, Doubles] | None = None,
 ) -> onnx.ModelProto:
     """A copy of `model` in which the layers named (see `weight_layers`) compute on 8-bit inputs and weights.
 
@@ -125,7 +125,7 @@ def activation_bounds(graph: Graph, node: onnx.NodeProto) -> Range:
 
 
 def _quantise_weight(
-    graph: Graph, layer: WeightLayer, input_scale: float, scheme: Scheme, shift: Floats | None
+    graph: Graph, layer: WeightLayer, input_scale: float, scheme: Scheme, shift: Doubles | None
 ) -> None:
     node = next(node for node in graph.nodes if node.name == layer.node)
     bias = None if layer.bias is None else graph.array(layer.bias).astype(np.float64)
