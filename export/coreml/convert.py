@@ -37,7 +37,7 @@ def trace(face: Interface) -> torch.export.ExportedProgram:
 def without_aliases(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """`program` with every `alias` replaced by what it stands for, in place: coremltools 9.0 does not know it.
 
-    A slice that takes everything becomes one, such as `positions[:length]` of CLIP's text tower.
+    Slices that take all of a buffer become one, such as those of the mask in a causal text tower.
     """
     graph = program.graph_module.graph
     for node in list(graph.nodes):
