@@ -67,7 +67,14 @@ def load_calibration(path: Path, source: Exportable, *, samples: int = SAMPLES) 
         pixels.append(to_pixels(_picture(sample.image, dataset.where(int(index))), source.preprocess))
         captions = [caption for lang in sorted(sample.captions) for caption in sample.captions[lang]]
         texts += captions[turn % len(captions) :][:1] if captions else []
-    _check_texts(texts, source.tokenizer, path)
+    if len(texts) < LEAST:
+        raise DataError(
+            f"calibration needs at least {LEAST} sentences; found {len(texts)}",
+            where=path,
+            hint="the text tower is measured on sentences: give data with captions",
+        )
+    if not source.random:  # what learned nothing has no language
+        _check_language(texts, source.tokenizer, path)
     return Calibration(str(path), np.stack(pixels), source.tokenizer(texts), source.preprocess)
 
 
@@ -79,13 +86,7 @@ def _picture(data: bytes, where: str) -> Image.Image:
         raise DataError(f"a picture to calibrate with: {problem.what}", where=where, hint=hint) from problem
 
 
-def _check_texts(texts: Sequence[str], tokenizer: Tokenizer, path: Path) -> None:
-    if len(texts) < LEAST:
-        raise DataError(
-            f"calibration needs at least {LEAST} sentences; found {len(texts)}",
-            where=path,
-            hint="the text tower is measured on sentences: give data with captions",
-        )
+def _check_language(texts: Sequence[str], tokenizer: Tokenizer, path: Path) -> None:
     spelt = [text for text in texts if len(tokenizer.encode(text)) > SPELT * max(8, len(text.encode()))]
     if 2 * len(spelt) > len(texts):
         raise DataError(

@@ -81,9 +81,9 @@ def _report(model: onnx.ModelProto, large: Collection[str], costly: Mapping[str,
     for layer in layers:
         is_half = layer.weight in halves
         reason = "chosen" if is_half else _why(layer.node, large, costly)
-        size = int(np.prod(graph.constants[layer.weight].dims)) * (2 if is_half else 4)
         precision = "fp16" if is_half else "fp32"
-        found.append(Layer(layer.name, layer.op, precision, reason, ratios.get(layer.name), size))
+        size_bytes = layer.size * (2 if is_half else 4)
+        found.append(Layer(layer.name, layer.op, precision, reason, ratios.get(layer.name), size_bytes))
     return found
 
 

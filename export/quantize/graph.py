@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -138,6 +139,7 @@ class WeightLayer:
     bias: str | None
     output: str
     axis: int
+    size: int  # weights that it has
 
 
 def weight_layers(graph: Graph) -> list[WeightLayer]:
@@ -191,6 +193,7 @@ def _layer(graph: Graph, node: onnx.NodeProto, users: dict[str, list[onnx.NodePr
         bias=bias,
         output=node.output[0],
         axis=axis,
+        size=math.prod(weight.dims),
     )
 
 

@@ -52,7 +52,8 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
         weights = {layer.name: graph.array(layer.weight) for layer in layers if layer.name in candidates}
         forms = {name: replace(form, high=weights.get(name, form.high)) for name, form in forms.items()}
         mixture = Mixture(base, layers, forms)
-    kept = choose_kept(candidates, mixture.choose, judge, job.console)
+    sizes = {layer.name: layer.size for layer in layers}
+    kept = choose_kept(candidates, mixture.choose, judge, job.console, sizes=sizes)
     finished = _build(base, candidates, kept, spare=spare)
     reasons = {name: judge.why_kept(cost) for name, cost in kept.items()}
     return finished, Quantization(
@@ -180,19 +181,17 @@ def _report(
     *,
     spare: bool,
 ) -> list[Layer]:
-    graph = Graph(base)
-    layers = weight_layers(graph)
+    layers = weight_layers(Graph(base))
     changed = [layer for layer in layers if layer.name in candidates]
     ratios = snr_db(base, [Rounded(layer, forms[layer.name].low) for layer in changed], rows)
     found = []
     for layer in layers:
-        size = int(np.prod(graph.constants[layer.weight].dims))
-        precision, size_bytes, reason = "int4", size // 2, "chosen"
+        precision, size_bytes, reason = "int4", layer.size // 2, "chosen"
         if layer.name in kept:
-            precision, size_bytes = ("fp32", 4 * size) if spare else ("int8", size)
+            precision, size_bytes = ("fp32", 4 * layer.size) if spare else ("int8", layer.size)
             reason = kept[layer.name]
         elif layer.name not in candidates:
-            precision, size_bytes, reason = "fp32", 4 * size, "small, and its few weights for each output matter"
+            precision, size_bytes, reason = "fp32", 4 * layer.size, "small, and its few weights for each output matter"
         found.append(Layer(layer.name, layer.op, precision, reason, ratios.get(layer.name), size_bytes))
     return found
 

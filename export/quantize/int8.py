@@ -64,7 +64,8 @@ def quantise(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quantiz
     """
     assert job.calibration is not None  # `refuse_unmeasured` saw to it
     draft, judge, way = _begin(model, job)
-    kept = choose_kept(draft.candidates, lambda chosen: draft.build(chosen, way), judge, job.console)
+    sizes = {layer.name: layer.size for layer in draft.layers}
+    kept = choose_kept(draft.candidates, lambda chosen: draft.build(chosen, way), judge, job.console, sizes=sizes)
     chosen = [name for name in draft.candidates if name not in kept]
     finished = draft.build(chosen, way)
     largest = draft.scheme.weight_max
@@ -167,11 +168,10 @@ class _Draft:
         ratios = {name: loss.snr_db(corrected=way.corrected) for name, loss in known.items()}
         found = []
         for layer in self.layers:
-            size = int(np.prod(self.graph.constants[layer.weight].dims))
             high = layer.name in kept or layer.name in self.fixed
             reason = kept.get(layer.name) or self.fixed.get(layer.name, "chosen")
-            name = "fp32" if high else "int8"
-            found.append(Layer(layer.name, layer.op, name, reason, ratios.get(layer.name), size * (4 if high else 1)))
+            precision, size_bytes = ("fp32", 4 * layer.size) if high else ("int8", layer.size)
+            found.append(Layer(layer.name, layer.op, precision, reason, ratios.get(layer.name), size_bytes))
         return found
 
     def _rounded(self, layer: WeightLayer) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -17,12 +18,14 @@ from clip_edge.runtime.verify_graphs import MIN_MASK_IOU
 from clip_edge.segment import mask_iou
 
 FOCUS = 12  # rows on which single layers are compared: those on which the first draft was worst
-TRIES = 24  # of giving kept layers back
+ROUNDS = 8  # of choosing, each with more rows; after them layers are kept one by one
+TRIES = 48  # of giving kept layers back, in each round
 RUNS = 64  # of neighbouring layers, ranked together before single ones: bounds the time of a deep tower
 MARGIN = 0.0015  # above the tolerance: another processor rounds some sums the other way
 MARGIN_SHARE = 0.25  # of what the tolerance allows: the most that the margin takes
 
 Draft = onnx.ModelProto | Callable[[Rows], list[Floats]]  # a graph, or what computes as it would: rows -> outputs
+Passes = Callable[[Collection[str]], bool]  # layers that keep the higher precision -> whether that is enough
 Build = Callable[[Collection[str]], Draft]  # layers in the lower precision -> draft
 
 
@@ -37,7 +40,7 @@ class Judge:
         self.goal = tolerance + min(MARGIN, MARGIN_SHARE * (1 - tolerance))
         self.reference = embed(model, rows)
         self._masks = [value.name for value in model.graph.output].index(MASK_LOGITS) if has_masks(model) else None
-        self._focus = np.arange(len(rows))
+        self._focus = np.arange(0)
 
     def cosines(self, model: Draft) -> Doubles:
         """The cosine of each row to fp32, the smallest of all outputs; a row with NaN has -1."""
@@ -48,8 +51,8 @@ class Judge:
         return self._scores(model, np.arange(len(self.rows)))
 
     def focus(self, scores: Doubles) -> None:
-        """Look at the worst rows only from now on."""
-        self._focus = np.argsort(scores, kind="stable")[:FOCUS]
+        """From now on `focused` looks at the worst rows, beside those that it looks at already."""
+        self._focus = np.union1d(self._focus, np.argsort(scores, kind="stable")[:FOCUS])
 
     def focused(self, model: Draft) -> float:
         """The smallest score of the rows in focus."""
@@ -104,19 +107,26 @@ def embed(model: Draft, rows: Rows, *, fuse: bool = True) -> list[Floats]:
     return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 
-def choose_kept(candidates: Sequence[str], build: Build, judge: Judge, console: Console) -> dict[str, float]:
+def choose_kept(
+    candidates: Sequence[str],
+    build: Build,
+    judge: Judge,
+    console: Console,
+    *,
+    sizes: Mapping[str, int] | None = None,
+) -> dict[str, float]:
     """The fewest layers that must keep the higher precision, each with what it alone costs (`Judge.scores`).
 
-    Runs of neighbouring layers are ranked by the cosine that each one alone loses on the worst rows, and a bisection
-    finds how many of the worst to keep; their layers are ranked in the same way one by one, and those are given back
-    without which the rest holds.
+    Layers are ranked by the cosine that each alone loses on the worst rows, for each of its weights where their number
+    is known (`sizes`); a bisection finds how many of the worst to keep, and those are given back without which the rest
+    holds. Where other rows are now the worst, they are looked at too, and the choice is made again. A deep tower is
+    ranked by runs of neighbouring layers, and only the worst of them layer by layer.
 
     Raises:
         ExportError: even with every layer kept the tolerance is missed.
     """
-    goal = judge.goal
     scores = judge.scores(build(candidates))
-    if scores.min() >= goal:
+    if scores.min() >= judge.goal:
         return {}
     judge.focus(scores)
 
@@ -129,46 +139,55 @@ def choose_kept(candidates: Sequence[str], build: Build, judge: Judge, console: 
         return costs
 
     def passes(kept: Collection[str]) -> bool:
-        return judge.focused(build([name for name in candidates if name not in kept])) >= goal
+        return judge.focused(build([name for name in candidates if name not in kept])) >= judge.goal
 
-    length = -(-len(candidates) // RUNS)
-    runs = [candidates[start : start + length] for start in range(0, len(candidates), length)]
-    if length > 1:
-        runs = _bisect(_costliest(runs, rank(runs)), passes)
-    singles = [name for run in runs for name in run]
-    costs = dict(zip(singles, rank([[name] for name in singles]), strict=True))
-    order = sorted(singles, key=lambda name: -costs[name])
-    kept = _give_back([name for run in _bisect([[name] for name in order], passes) for name in run], passes)
-    while judge.scores(build([name for name in candidates if name not in kept])).min() < goal:
-        rest = [name for name in [*order, *candidates] if name not in kept]
+    costs, shared = _costs(candidates, rank, passes)
+    worth = {name: cost / (sizes[name] if sizes else 1) for name, cost in (shared | costs).items()}
+    order = sorted(candidates, key=lambda name: -worth[name])
+    for _ in range(ROUNDS):
+        kept = _give_back(_fewest([[name] for name in order], passes), passes)
+        scores = judge.scores(build([name for name in candidates if name not in kept]))
+        if scores.min() >= judge.goal:
+            break
+        judge.focus(scores)
+    while scores.min() < judge.goal:
+        rest = [name for name in order if name not in kept]
         if not rest:
             raise ExportError(
                 "no layer can be quantised within the tolerance", hint="choose fp16, or train the student longer"
             )
         kept = [*kept, rest[0]]
+        scores = judge.scores(build(rest[1:]))
     missing = [name for name in kept if name not in costs]
     costs.update(zip(missing, rank([[name] for name in missing]), strict=True))
     return {name: costs[name] for name in kept}
 
 
-def _costliest(runs: Sequence[Sequence[str]], costs: Sequence[float]) -> list[Sequence[str]]:
-    return [runs[index] for index in np.argsort(-np.array(costs), kind="stable")]
+def _costs(
+    candidates: Sequence[str], rank: Callable[[Sequence[Sequence[str]]], list[float]], passes: Passes
+) -> tuple[dict[str, float], dict[str, float]]:
+    """What layers cost alone: of the layers of the worst runs; and of all, as their share of what their run costs."""
+    length = -(-len(candidates) // RUNS)
+    runs = [candidates[start : start + length] for start in range(0, len(candidates), length)]
+    shared = {name: cost / length for run, cost in zip(runs, rank(runs), strict=True) for name in run}
+    if length == 1:
+        return dict(shared), shared
+    runs.sort(key=lambda run: -shared[run[0]])
+    worst = _fewest(runs, passes)
+    return dict(zip(worst, rank([[name] for name in worst]), strict=True)), shared
 
 
-def _bisect(order: Sequence[Sequence[str]], passes: Callable[[Collection[str]], bool]) -> list[Sequence[str]]:
-    """The shortest start of `order` that passes; more kept layers never hurt, up to rounding."""
-    fails, holds = 0, len(order)
-    while holds - fails > 1:
-        middle = (fails + holds) // 2
-        if passes([name for run in order[:middle] for name in run]):
-            holds = middle
-        else:
-            fails = middle
-    return list(order[:holds])
+def _fewest(groups: Sequence[Sequence[str]], passes: Passes) -> list[str]:
+    """The layers of the shortest start of `groups` that passes; more kept layers never hurt, up to rounding."""
+
+    def start(count: int) -> list[str]:
+        return [name for group in groups[:count] for name in group]
+
+    return start(1 + bisect_left(range(1, len(groups)), True, key=lambda count: passes(start(count))))
 
 
-def _give_back(kept: list[str], passes: Callable[[Collection[str]], bool]) -> list[str]:
-    """Leave out what the rest holds without: half of the list at a time, then quarters, the least costly first."""
+def _give_back(kept: list[str], passes: Passes) -> list[str]:
+    """Leave out what the rest holds without: half of the list at a time, then quarters, from its end."""
     tries = 0
     size = len(kept) // 2
     while size >= 1 and tries < TRIES:

@@ -50,6 +50,11 @@ class Exportable:
         return self.image_input.preprocess
 
     @property
+    def random(self) -> bool:
+        """Whether nothing was learned yet: good for measuring speed and size."""
+        return bool(self.provenance.get("weights") == "random")
+
+    @property
     def towers(self) -> dict[Tower, nn.Module]:
         """Both towers by name."""
         return {"image": self.image, "text": self.text}

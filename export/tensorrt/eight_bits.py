@@ -40,6 +40,7 @@ def eight_bits(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quant
     layers = weight_layers(Graph(model))
     reasons = refusals(model, layers)
     candidates = [layer.name for layer in layers if layer.name not in reasons]
+    sizes = {layer.name: layer.size for layer in layers}
     names = quantised_values(model, candidates, TENSORRT)
     seen = observe(model, names, measured, console=job.console)
     ranges = {name: choose_range(seen[name], "mse", symmetric=True) for name in names}
@@ -52,13 +53,13 @@ def eight_bits(model: onnx.ModelProto, job: Job) -> tuple[onnx.ModelProto, Quant
     tolerance = TOLERANCES[job.precision].min_cosine
     for spare in SPARE:
         judge = Judge(model, judged, tolerance + spare, fuse=False)
-        kept = choose_kept(candidates, build, judge, job.console)
+        kept = choose_kept(candidates, build, judge, job.console, sizes=sizes)
         lowered = nearest_half(build([name for name in candidates if name not in kept]), model, large, judged, job)
         if judge.cosines(lowered).min() >= tolerance:
             break
     reasons |= {name: judge.why_kept(cost) for name, cost in kept.items()}
     ratios = _ratios(model, [layer for layer in layers if layer.name in candidates], ranges, job, measured)
-    return lowered, _report(job, model, layers, reasons, ratios, float(judge.cosines(lowered).min()))
+    return lowered, _report(job, layers, reasons, ratios, float(judge.cosines(lowered).min()))
 
 
 def nearest_half(
@@ -128,13 +129,11 @@ def _ratios(
 
 def _report(
     job: Job,
-    model: onnx.ModelProto,
     layers: Collection[WeightLayer],
     reasons: Mapping[str, str],
     ratios: Mapping[str, float],
     cosine: float,
 ) -> Quantization:
-    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
     found = []
     for layer in layers:
         low = layer.name not in reasons
@@ -145,7 +144,7 @@ def _report(
                 precision=job.precision if low else "fp16",
                 reason=reasons.get(layer.name, "chosen"),
                 snr_db=ratios.get(layer.name),
-                weight_bytes=sizes[layer.weight] * (1 if low else 2),
+                weight_bytes=layer.size * (1 if low else 2),
             )
         )
     assert job.calibration is not None
