@@ -11,8 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from clip_edge.console import SILENT
 from clip_edge.errors import ExportError
-from clip_edge.export.quantize.judge import MARGIN, RUNS, Judge, choose_kept
+from clip_edge.export.quantize.judge import FOCUS, MARGIN, RUNS, Draft, Judge, choose_kept
 from clip_edge.export.rows import Rows
+from clip_edge.numerics import Floats
 
 WIDTH = 8
 NAMES = [f"layer{index:02d}" for index in range(3 * RUNS)]
@@ -56,6 +57,48 @@ def test_the_worst_runs_are_found_and_the_rest_is_given_back() -> None:
     assert set(kept) == BAD
     assert all(cost > 0.01 for cost in kept.values())
     assert judge.cosines(model.build([name for name in NAMES if name not in kept])).min() >= 0.99 + MARGIN
+
+
+class Shares:
+    """Rows that leave as they came, but for a share of their reverse that each lowered layer adds to some of them."""
+
+    def __init__(self, wrong: dict[str, dict[int, float]], count: int = 40) -> None:
+        self.wrong = wrong
+        self.rows = Rows({"x": np.eye(1, WIDTH, dtype=np.float32).repeat(count, axis=0)})
+        self.rows.inputs["x"][:, 1] = np.arange(count)  # which row it is
+
+    def build(self, chosen: Collection[str]) -> Draft:
+        """What the graph computes with `chosen` layers in the lower precision."""
+
+        def run(rows: Rows) -> list[Floats]:
+            found = rows.inputs["x"].copy()
+            for row in found:
+                row[2] = row[1] * sum(self.wrong[name].get(int(row[1]), 0.0) for name in chosen)
+            return [found]
+
+        return run
+
+    def judge(self) -> Judge:
+        """Cosines to the rows as they came."""
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", WIDTH]) for name in "xy"]
+        graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "same", ends[:1], ends[1:])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        return Judge(model, self.rows, 0.99)
+
+
+@pytest.mark.parametrize("large", ["first", "second"])
+def test_of_two_layers_the_one_with_fewer_weights_is_kept(large: str) -> None:
+    model = Shares({"first": {30: 0.1}, "second": {30: 0.1}})  # one of them may be lowered
+    sizes = {name: 1000 if name == large else 10 for name in model.wrong}
+    assert set(choose_kept(list(sizes), model.build, model.judge(), SILENT, sizes=sizes)) == {*sizes} - {large}
+
+
+def test_rows_that_were_not_among_the_worst_at_first_are_looked_at_too() -> None:
+    often = dict.fromkeys(range(10, 10 + 2 * FOCUS), 0.5)
+    model = Shares({"often": often, "rarely": {36: 0.3, 37: 0.3}, "never": {}})
+    judge = model.judge()
+    assert set(choose_kept(list(model.wrong), model.build, judge, SILENT)) == {"often", "rarely"}
+    assert judge.scores(model.build(["rarely"])).min() < judge.goal
 
 
 def test_nothing_is_kept_where_everything_holds() -> None:
