@@ -1,17 +1,17 @@
 """Rows measured on a device: the native tool and the bundle are copied there, run, and what they measured is fetched.
 
-Each row runs detached on the device and leaves its answer in a file. A connection that breaks is tried again, and the
-row is fetched when the device is back; rows that were fetched are kept whatever happens next.
+Each row runs detached on the device and leaves its answer in a file. A connection that breaks is tried again: copying
+goes on, and the row is fetched, when the device is back. Rows that were fetched are kept whatever happens next.
 """
 
 from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from clip_edge.benchmarks.devices import folder_of
 from clip_edge.benchmarks.devices.shell import DeviceError, Shell
@@ -27,6 +27,7 @@ COPY_LIMIT_S = 900.0
 TOOL = "clip-edge-cli"
 ENGINE = "libonnxruntime"
 LIBRARIES = ("libclip_edge", ENGINE, "libturbojpeg", "libpng16", "libz")  # the last three read JPEG and PNG
+Said = TypeVar("Said")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Remote:
         made = self.shell.run(f"mktemp -d {pattern}").decode(errors="replace").strip()
         self.folder = folder_of(made, "")  # it goes into command lines: checked like a user's word
         for name, path in self.program.files.items():
-            self.shell.push({name: path}, self.folder / "bin", limit_s=COPY_LIMIT_S)
+            self._push({name: path}, self.folder / "bin")
 
     def state(self) -> dict[str, str]:
         """The device and how it fares now: governor, clocks, temperature, power mode, battery."""
@@ -73,12 +74,12 @@ class Remote:
         skipped = {file for path in others for file in bundle.manifest.listed(path)}
         for file in (MANIFEST, *bundle.manifest.files):
             if file not in skipped:
-                self.shell.push({file: bundle.folder / file}, self.folder / name, limit_s=COPY_LIMIT_S)
+                self._push({file: bundle.folder / file}, self.folder / name)
 
     def copy_images(self, images: Sequence[bytes]) -> list[str]:
         """The pictures of the workload; their names on the device."""
         names = {f"{i:05d}.jpg": data for i, data in enumerate(images)}
-        self.shell.push(names, self.folder / "work", limit_s=COPY_LIMIT_S)
+        self._push(names, self.folder / "work")
         return [f"work/{name}" for name in names]
 
     def tool(self, row: str, words: Sequence[str], *, limit_s: float) -> dict[str, Any]:
@@ -97,37 +98,45 @@ class Remote:
             f"LD_LIBRARY_PATH=bin {command} --json {row}.json >{row}.out 2>{row}.err & echo $! >{row}.pid\n"
             f'wait $!; echo $? >{row}.part; [ -z "$power" ] || kill $power; mv {row}.part {row}.done\n'
         )
-        self.shell.push({f"{row}.sh": script.encode()}, self.folder, limit_s=60.0)
-        self.shell.run(f"cd {self.folder} && {{ nohup sh {row}.sh >/dev/null 2>&1 </dev/null & }}")
+        self._push({f"{row}.sh": script.encode()}, self.folder)
+        start = f"nohup sh {row}.sh >/dev/null 2>&1 </dev/null &"  # once, though the question may be asked again
+        self._ask(f"cd {self.folder} && if mkdir {row}.begun 2>/dev/null; then {start} fi")
         code = self._wait(row, limit_s)
         if code != 0:
-            said = self._patiently(f"tail -n 3 {self.folder}/{row}.err").decode(errors="replace")
+            said = self._ask(f"tail -n 3 {self.folder}/{row}.err").decode(errors="replace")
             raise ArtifactError(f"{TOOL} ended with exit code {code} on the device: {' '.join(said.split())}")
-        data: dict[str, Any] = parse_json(self._patiently(f"cat {self.folder}/{row}.json"), where=self.shell.name)
+        data: dict[str, Any] = parse_json(self._ask(f"cat {self.folder}/{row}.json"), where=self.shell.name)
         return data
 
     def watts(self, row: str) -> float | None:
         """The mean power of the board while the row ran, where tegrastats told it."""
-        log = self._patiently(f"cat {self.folder}/{row}.power 2>/dev/null || true").decode(errors="replace")
+        log = self._ask(f"cat {self.folder}/{row}.power 2>/dev/null || true").decode(errors="replace")
         known = [found for found in map(tegrastats_watts, log.splitlines()) if found is not None]
         return sum(known) / len(known) if known else None
 
     def _wait(self, row: str, limit_s: float) -> int:
         end_s = time.monotonic() + limit_s
         while time.monotonic() < end_s:
-            found = self._patiently(f"cat {self.folder}/{row}.done 2>/dev/null || true").strip()
+            found = self._ask(f"cat {self.folder}/{row}.done 2>/dev/null || true").strip()
             if found:
                 return int(found) if found.isdigit() else -1
             time.sleep(POLL_S)
-        self._patiently(f"kill $(cat {self.folder}/{row}.pid) 2>/dev/null || true")
+        self._ask(f"kill $(cat {self.folder}/{row}.pid) 2>/dev/null || true")
         raise DeviceError(f"{self.shell.name}: {TOOL} gave no answer in {limit_s:.0f} s and was ended")
 
-    def _patiently(self, line: str) -> bytes:
-        """A question that changes nothing, asked again while the device is away."""
+    def _ask(self, line: str) -> bytes:
+        """Run a line that may run twice."""
+        return self._patiently(lambda: self.shell.run(line))
+
+    def _push(self, files: Mapping[str, Path | bytes], into: PurePosixPath) -> None:
+        self._patiently(lambda: self.shell.push(files, into, limit_s=COPY_LIMIT_S))
+
+    def _patiently(self, act: Callable[[], Said]) -> Said:
+        """What may be done twice, tried again while the device is away."""
         end_s = time.monotonic() + self.lost_limit_s
         while True:
             try:
-                return self.shell.run(line)
+                return act()
             except DeviceError as problem:
                 if not problem.lost or time.monotonic() > end_s:
                     raise

@@ -79,8 +79,13 @@ class DeviceRun:
                     self.failures.append(Failure(row, problem.what))
                     copied.setdefault(bundle, None)
                     if isinstance(problem, DeviceError) and problem.lost:
-                        raise
+                        self._give_up(len(jobs) - number - 1)
+                        return
                 meter.advance()
+
+    def _give_up(self, left: int) -> None:
+        if left:
+            self.failures.append(Failure(self.name, f"{left} more were not tried, because the device stayed away"))
 
     def _copy(self, name: str, folder: str) -> str:
         """Copy a bundle, and let the device prove that it computes what was exported."""

@@ -141,11 +141,17 @@ Runtime &Runtime::open(const std::string &library) {
   return *runtime;
 }
 
-void open_session(const Runtime &runtime, int threads, const std::string &graph, Owned<OrtSession> &session) {
+// With the settings of the Python runtime (runtime/backends/onnxruntime.py says why).
+void open_session(const Runtime &runtime, int threads, const std::string &precision, const std::string &graph,
+                  Owned<OrtSession> &session) {
   Owned<OrtSessionOptions> options(runtime, kReleaseSessionOptions);
   runtime.call(kCreateSessionOptions, options.out());
   if (threads > 0) runtime.call(kSetIntraOpNumThreads, options.get(), threads);
   runtime.call(kSetInterOpNumThreads, options.get(), 1);
+  runtime.call(kDisableCpuMemArena, options.get());
+  runtime.call(kAddSessionConfigEntry, options.get(), "session.intra_op.allow_spinning", "0");
+  if (precision == "int4")  // widen the weights once, while loading, and not again with every call
+    runtime.call(kAddSessionConfigEntry, options.get(), "session.disable_quant_qdq", "1");
   runtime.call(kCreateSessionFromArray, static_cast<const OrtEnv *>(runtime.environment()),
                static_cast<const void *>(graph.data()), graph.size(),
                static_cast<const OrtSessionOptions *>(options.get()), session.out());
@@ -171,7 +177,7 @@ class OnnxTower : public Tower {
  public:
   OnnxTower(Runtime &runtime, int threads, const Artifact &artifact, const std::string &graph, const TowerShape &shape)
       : runtime_(runtime), session_(runtime, kReleaseSession), artifact_(artifact), shape_(shape) {
-    open_session(runtime, threads, graph, session_);
+    open_session(runtime, threads, artifact.precision, graph, session_);
   }
 
   void run(const void *input, size_t count, float *out) const override {
@@ -201,7 +207,7 @@ class OnnxGraph : public Graph {
  public:
   OnnxGraph(Runtime &runtime, int threads, const GraphEntry &entry, const std::string &graph)
       : runtime_(runtime), session_(runtime, kReleaseSession), entry_(entry) {
-    open_session(runtime, threads, graph, session_);
+    open_session(runtime, threads, entry.precision, graph, session_);
   }
 
   std::map<std::string, std::vector<float>> run(const std::vector<GraphInput> &inputs) const override {

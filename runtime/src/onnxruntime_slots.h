@@ -9,6 +9,7 @@ enum OrtSlot {
   kCreateSessionFromArray = 8,
   kRun = 9,
   kCreateSessionOptions = 10,
+  kDisableCpuMemArena = 19,
   kSetIntraOpNumThreads = 24,
   kSetInterOpNumThreads = 25,
   kCreateTensorWithDataAsOrtValue = 49,
@@ -22,6 +23,7 @@ enum OrtSlot {
   kReleaseValue = 96,
   kReleaseTensorTypeAndShapeInfo = 99,
   kReleaseSessionOptions = 100,
+  kAddSessionConfigEntry = 130,
 };
 
 }  // namespace clip_edge::core

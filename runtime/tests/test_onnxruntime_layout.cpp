@@ -13,6 +13,7 @@ SAME_SLOT(CreateEnvWithCustomLogger);
 SAME_SLOT(CreateSessionFromArray);
 SAME_SLOT(Run);
 SAME_SLOT(CreateSessionOptions);
+SAME_SLOT(DisableCpuMemArena);
 SAME_SLOT(SetIntraOpNumThreads);
 SAME_SLOT(SetInterOpNumThreads);
 SAME_SLOT(CreateTensorWithDataAsOrtValue);
@@ -26,6 +27,7 @@ SAME_SLOT(ReleaseSession);
 SAME_SLOT(ReleaseValue);
 SAME_SLOT(ReleaseTensorTypeAndShapeInfo);
 SAME_SLOT(ReleaseSessionOptions);
+SAME_SLOT(AddSessionConfigEntry);
 static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT == 1 && ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32 == 6 &&
               ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 == 7 && ORT_LOGGING_LEVEL_WARNING == 2);
 

@@ -91,16 +91,17 @@ def test_an_arm_device_under_emulation(sshd: Sshd, tiny_bundle: Path, tmp_path: 
     assert "native" in (out / "report.md").read_text()
 
 
+@pytest.mark.parametrize("when", ["*/bin", "*/measuring"])
 def test_the_connection_is_cut_and_comes_back(
-    sshd: Sshd, stand_in: Callable[[str], Program], two_precisions: Path
+    when: str, sshd: Sshd, stand_in: Callable[[str], Program], two_precisions: Path
 ) -> None:
-    """The row goes on without us and is fetched afterwards."""
+    """Copying goes on afterwards; a row goes on without us and is fetched."""
     program = stand_in(tool("touch measuring; sleep 2"))
     run = DeviceRun(Remote(open_device(sshd.url), program), plan_of(two_precisions, precisions=("fp32",)))
 
     def cut() -> None:
         end_s = time.monotonic() + 60
-        while not list((sshd.folder / "device").glob("*/measuring")) and time.monotonic() < end_s:
+        while not list((sshd.folder / "device").glob(when)) and time.monotonic() < end_s:
             time.sleep(0.02)
         sshd.stop()
         time.sleep(3)
@@ -133,7 +134,7 @@ def test_the_device_goes_away_for_good_and_what_was_measured_stays(
     knife.join()
     assert len(run.rows) == 2
     assert len({row.precision for row in run.rows.values()}) == 1
-    assert "Connection refused" in run.failures[-1].reason
+    assert "Connection refused" in run.failures[0].reason
     assert "system" in run.device().before
     end_sleepers(sshd)
     sshd.start()
