@@ -11,7 +11,7 @@ import onnx
 from clip_edge.console import Console
 from clip_edge.errors import ExportError
 from clip_edge.export.quantize.ranges import open_graph
-from clip_edge.export.rows import Rows
+from clip_edge.export.rows import AT_ONCE, Rows
 from clip_edge.graphs import MASK_LOGITS
 from clip_edge.numerics import Doubles, Floats, cosine_rows
 from clip_edge.runtime.verify_graphs import MIN_MASK_IOU
@@ -24,7 +24,8 @@ RUNS = 64  # of neighbouring layers, ranked together before single ones: bounds 
 MARGIN = 0.0015  # above the tolerance: another processor rounds some sums the other way
 MARGIN_SHARE = 0.25  # of what the tolerance allows: the most that the margin takes
 
-Draft = onnx.ModelProto | Callable[[Rows], list[Floats]]  # a graph, or what computes as it would: rows -> outputs
+Run = Callable[[Rows], list[Floats]]  # rows -> outputs
+Draft = onnx.ModelProto | Run  # a graph, or what computes as it would
 Passes = Callable[[Collection[str]], bool]  # layers that keep the higher precision -> whether that is enough
 Build = Callable[[Collection[str]], Draft]  # layers in the lower precision -> draft
 
@@ -51,12 +52,19 @@ class Judge:
         return self._scores(model, np.arange(len(self.rows)))
 
     def focus(self, scores: Doubles) -> None:
-        """From now on `focused` looks at the worst rows, beside those that it looks at already."""
-        self._focus = np.union1d(self._focus, np.argsort(scores, kind="stable")[:FOCUS])
+        """From now on `focused` and `holds` look at the worst rows, and then at those that they look at already."""
+        worst = np.argsort(scores, kind="stable")[:FOCUS]
+        self._focus = np.concatenate([worst, np.setdiff1d(self._focus, worst)])
 
     def focused(self, model: Draft) -> float:
         """The smallest score of the rows in focus."""
         return float(self._scores(model, self._focus).min())
+
+    def holds(self, model: Draft) -> bool:
+        """Whether every row in focus reaches the goal; the first that does not ends the search."""
+        run = opened(model, fuse=self.fuse)
+        parts = range(0, len(self._focus), AT_ONCE)
+        return all(self._scores(run, self._focus[start : start + AT_ONCE]).min() >= self.goal for start in parts)
 
     def why_kept(self, cost: float) -> str:
         """The words for a layer that keeps its precision: what it alone costs."""
@@ -98,13 +106,22 @@ def worth_of_masks(found: Floats, expected: Floats, tolerance: float) -> Doubles
     return worth
 
 
-def embed(model: Draft, rows: Rows, *, fuse: bool = True) -> list[Floats]:
-    """Each output for `rows`, (N, ...). `fuse` as in `open_graph`."""
+def opened(model: Draft, *, fuse: bool = True) -> Run:
+    """What gives each output for rows, (N, ...). `fuse` as in `open_graph`."""
     if not isinstance(model, onnx.ModelProto):
-        return model(rows)
+        return model
     session = open_graph(model, fuse=fuse)
-    parts = [session.run(None, part) for part in rows.batches()]
-    return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+    def run(rows: Rows) -> list[Floats]:
+        parts = [session.run(None, part) for part in rows.batches()]
+        return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+    return run
+
+
+def embed(model: Draft, rows: Rows, *, fuse: bool = True) -> list[Floats]:
+    """Each output for `rows`, (N, ...)."""
+    return opened(model, fuse=fuse)(rows)
 
 
 def choose_kept(
@@ -139,7 +156,7 @@ def choose_kept(
         return costs
 
     def passes(kept: Collection[str]) -> bool:
-        return judge.focused(build([name for name in candidates if name not in kept])) >= judge.goal
+        return judge.holds(build([name for name in candidates if name not in kept]))
 
     costs, shared = _costs(candidates, rank, passes)
     worth = {name: cost / (sizes[name] if sizes else 1) for name, cost in (shared | costs).items()}
