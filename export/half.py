@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 from clip_edge.console import SILENT, Console
 from clip_edge.export.quantize.graph import Graph
-from clip_edge.export.quantize.ranges import observe
+from clip_edge.export.quantize.ranges import extremes
 from clip_edge.export.rows import Rows
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -95,8 +95,8 @@ def overflowing(model: onnx.ModelProto, rows: Rows, console: Console = SILENT) -
     """The nodes of an fp32 graph that read or make a value near the end of fp16's range, on any of `rows`."""
     floats = _floats(model)
     made = [value for node in model.graph.node for value in node.output if value in floats]
-    seen = observe(model, made, rows, console=console)
-    large = {name for name, values in seen.items() if max(-values.low, values.high) > NEAR_LARGEST}
+    seen = extremes(model, made, rows, console=console)
+    large = {name for name, (low, high) in seen.items() if max(-low, high) > NEAR_LARGEST}
     return {node.name for node in model.graph.node if large.intersection([*node.input, *node.output])}
 
 

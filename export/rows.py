@@ -21,7 +21,7 @@ class Rows:
     def __getitem__(self, chosen: slice | np.ndarray) -> Rows:
         return Rows({name: array[chosen] for name, array in self.inputs.items()})
 
-    def batches(self) -> Iterator[dict[str, np.ndarray]]:
+    def batches(self, at_once: int = AT_ONCE) -> Iterator[dict[str, np.ndarray]]:
         """A few examples at a time, in order."""
-        for start in range(0, len(self), AT_ONCE):
-            yield self[start : start + AT_ONCE].inputs
+        for start in range(0, len(self), at_once):
+            yield self[start : start + at_once].inputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ import onnxruntime as ort
 
 from clip_edge.console import SILENT, Console
 from clip_edge.errors import ExportError
-from clip_edge.export.rows import Rows
+from clip_edge.export.rows import AT_ONCE, Rows
 
 SAMPLED = 2048  # values kept of each row and activation, evenly spaced; the extremes are kept exactly
 SHRINK = np.linspace(1.0, 0.3, 36)  # ranges tried, as shares of the widest
@@ -30,6 +30,7 @@ class Values:
 
 
 Range = tuple[float, float]
+NOTHING: Range = (np.inf, -np.inf)
 
 
 def observe(
@@ -40,25 +41,49 @@ def observe(
     Raises:
         ExportError: an activation is NaN or infinite.
     """
-    session = open_graph(model, names)
+    ends = dict.fromkeys(names, NOTHING)
     seen: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    low, high = dict.fromkeys(names, np.inf), dict.fromkeys(names, -np.inf)
+    for name, value in _activations(model, names, rows, AT_ONCE, console):
+        ends[name] = _wider(ends[name], value)
+        flat = value.reshape(-1)
+        seen[name].append(flat[:: max(1, flat.size // (SAMPLED * len(value)))].copy())
+    _refuse_infinite(ends)
+    return {name: Values(low, high, np.concatenate(seen[name])) for name, (low, high) in ends.items()}
+
+
+def extremes(
+    model: onnx.ModelProto, names: Sequence[str], rows: Rows, *, console: Console = SILENT
+) -> dict[str, Range]:
+    """As `observe`, without samples and one row at a time: every activation of a large graph may be looked at."""
+    ends = dict.fromkeys(names, NOTHING)
+    for name, value in _activations(model, names, rows, 1, console):
+        ends[name] = _wider(ends[name], value)
+    _refuse_infinite(ends)
+    return ends
+
+
+def _activations(
+    model: onnx.ModelProto, names: Sequence[str], rows: Rows, at_once: int, console: Console
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Each activation by name, of a few rows at a time."""
+    session = open_graph(model, names)
     with console.progress("measuring ranges", total=len(rows), unit="rows") as meter:
-        for part in rows.batches():
-            count = len(next(iter(part.values())))
-            for name, value in zip(names, session.run(list(names), part), strict=True):
-                low[name] = min(low[name], float(value.min()))
-                high[name] = max(high[name], float(value.max()))
-                flat = value.reshape(-1)
-                seen[name].append(flat[:: max(1, flat.size // (SAMPLED * count))].copy())
-            meter.advance(count)
-    for name in names:
-        if not np.isfinite([low[name], high[name]]).all():
+        for part in rows.batches(at_once):
+            yield from zip(names, session.run(list(names), part), strict=True)
+            meter.advance(len(next(iter(part.values()))))
+
+
+def _wider(ends: Range, value: np.ndarray) -> Range:
+    return float(np.minimum(ends[0], value.min())), float(np.maximum(ends[1], value.max()))  # NaN stays
+
+
+def _refuse_infinite(ends: Mapping[str, Range]) -> None:
+    for name, found in ends.items():
+        if not np.isfinite(found).all():
             raise ExportError(
                 f"the activation `{name}` is NaN or infinite in fp32",
                 hint="a model that already overflows cannot be quantised; run `clip-edge eval` on it first",
             )
-    return {name: Values(low[name], high[name], np.concatenate(seen[name])) for name in names}
 
 
 def choose_range(values: Values, method: Method, levels: int = 255, *, symmetric: bool = False) -> Range:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -11,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from clip_edge.errors import ExportError
 from clip_edge.export.quantize.graph import Graph, weight_layers
 from clip_edge.export.quantize.qdq import TENSORRT, Scheme, insert_qdq, quantise_rows, quantised_values
-from clip_edge.export.quantize.ranges import choose_range, observe
+from clip_edge.export.quantize.ranges import choose_range, extremes, observe
 from clip_edge.export.rows import Rows
 
 CPU = Scheme("uint8", symmetric=False, weight_max=127, float_bias=False, outputs=frozenset({"Conv"}))
@@ -124,10 +126,20 @@ def test_weights_that_are_not_finite_are_refused(rows: np.ndarray, value: float)
         insert_qdq(convolutions(weight, np.zeros(4, np.float32)), names, ranges, CPU)
 
 
-def test_an_activation_that_overflows_is_refused(plain: onnx.ModelProto, rows: np.ndarray) -> None:
-    rows[3, 0, 0, 0] = np.inf
+@pytest.mark.parametrize("look", [observe, extremes])
+@pytest.mark.parametrize("row", [0, 3])
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_an_activation_that_overflows_is_refused(
+    plain: onnx.ModelProto, rows: np.ndarray, value: float, row: int, look: Callable[..., object]
+) -> None:
+    rows[row, 0, 0, 0] = value
     with pytest.raises(ExportError, match="the activation `a` is NaN or infinite in fp32"):
-        observe(plain, ["a"], Rows({"x": rows}))
+        look(plain, ["a"], Rows({"x": rows.repeat(3, axis=0)}))
+
+
+def test_extremes_are_those_of_the_samples(plain: onnx.ModelProto, rows: np.ndarray) -> None:
+    (values,) = observe(plain, ["a"], Rows({"x": rows})).values()
+    assert extremes(plain, ["a"], Rows({"x": rows})) == {"a": (values.low, values.high)}
 
 
 @pytest.mark.parametrize("method", ["max", "mse", "percentile"])
