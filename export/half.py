@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto
 
 from clip_edge.console import SILENT, Console
-from clip_edge.export.quantize.graph import Graph
+from clip_edge.export.quantize.graph import Graph, value_infos
 from clip_edge.export.quantize.ranges import extremes
 from clip_edge.export.rows import Rows
 
@@ -55,7 +55,7 @@ def to_half(model: onnx.ModelProto, rules: Rules, keep: Collection[str] = ()) ->
     Q/DQ pairs (operation set 19) get fp16 scales. `finite_masks` comes first.
     """
     graph = Graph(model)
-    floats = _all_floats(graph)
+    floats = _all_floats(model)
     full = {*keep, *_full(graph, rules, floats)}
     halves = {value for node in graph.nodes if node.name not in full for value in node.output if value in floats}
     for node in list(graph.nodes):
@@ -71,7 +71,7 @@ def to_half(model: onnx.ModelProto, rules: Rules, keep: Collection[str] = ()) ->
 def half_nodes(model: onnx.ModelProto, rules: Rules, keep: Collection[str] = ()) -> list[str]:
     """The names of the nodes that `to_half` lets compute in fp16."""
     graph = Graph(model)
-    floats = _all_floats(graph)
+    floats = _all_floats(model)
     full = {*keep, *_full(graph, rules, floats)}
     return [node.name for node in graph.nodes if node.name not in full and floats.intersection(node.output)]
 
@@ -100,16 +100,15 @@ def overflowing(model: onnx.ModelProto, rows: Rows, console: Console = SILENT) -
     return {node.name for node in model.graph.node if large.intersection([*node.input, *node.output])}
 
 
-def _all_floats(graph: Graph) -> set[str]:
+def _all_floats(model: onnx.ModelProto) -> set[str]:
     """The values and constants that are fp32."""
-    constants = {name for name, item in graph.constants.items() if item.data_type == TensorProto.FLOAT}
-    return constants | _floats(graph.model)
+    constants = {item.name for item in model.graph.initializer if item.data_type == TensorProto.FLOAT}
+    return constants | _floats(model)
 
 
 def _floats(model: onnx.ModelProto) -> set[str]:
     """The values that are fp32."""
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    values = [*inferred.input, *inferred.value_info, *inferred.output]
+    values = value_infos(model)
     return {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
 
 

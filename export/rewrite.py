@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 
-from clip_edge.export.quantize.graph import Graph, WeightLayer, weight_layers
+from clip_edge.export.quantize.graph import Graph, WeightLayer, value_infos, weight_layers
 
 GELU_OPSET = 20  # the first with the operation Gelu
 
@@ -101,8 +101,7 @@ def _sizes(graph: Graph, *sizes: int) -> str:
 
 def _shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
     """Value -> its sizes, 0 for those that are free."""
-    inferred = onnx.shape_inference.infer_shapes(graph.finish(), strict_mode=True, data_prop=True).graph
-    values = [*inferred.input, *inferred.value_info]
+    values = value_infos(graph.finish())
     return {value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim) for value in values}
 
 

@@ -15,15 +15,19 @@ from onnx import numpy_helper
 Kind = Literal["convolution", "depthwise", "grouped", "linear", "embedding"]
 _GENERATED = re.compile(r"(val_\d+|node_|n\d)")  # names that torch's exporter makes up
 
+SMALL = 1024  # values: what shapes are computed from; of a larger constant its own shape is enough
+
 
 class Graph:
-    """A copy of a model. Edit `nodes` and constants, then `finish`."""
+    """A model to edit: change `nodes` and constants, then `finish`.
+
+    Nodes are copies. Weights are the model's own, which are large: a constant is replaced, never changed in place.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = onnx.ModelProto()
-        self.model.CopyFrom(model)
+        self.model = _without_constants(model)
         self.nodes: list[onnx.NodeProto] = list(self.model.graph.node)
-        self.constants = {tensor.name: tensor for tensor in self.model.graph.initializer}
+        self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
         for index, node in enumerate(self.nodes):
             node.name = node.name or f"node_{index}"
 
@@ -88,16 +92,8 @@ class Graph:
         """The edited model: nodes sorted, stable among those that could swap; constants that nobody reads left out."""
         ordered = self._sorted()
         used = {name for node in ordered for name in node.input}
-        constants = [tensor for name, tensor in self.constants.items() if name in used]
-        graph = onnx.GraphProto(name=self.model.graph.name)
-        graph.input.extend(self.model.graph.input)
-        graph.output.extend(self.model.graph.output)
-        graph.node.extend(ordered)
-        graph.initializer.extend(constants)
-        finished = onnx.ModelProto()
-        finished.CopyFrom(onnx.helper.make_model(graph, opset_imports=list(self.model.opset_import)))
-        finished.ir_version = self.model.ir_version
-        finished.producer_name, finished.producer_version = self.model.producer_name, self.model.producer_version
+        finished = _without_constants(self.model, ordered)
+        finished.graph.initializer.extend(tensor for name, tensor in self.constants.items() if name in used)
         if opset is not None:
             finished.opset_import[0].version = opset
         return finished
@@ -121,6 +117,40 @@ class Graph:
             stack.append((node, True))
             stack += [(makers[name], False) for name in reversed(node.input) if name in makers]
         return ordered
+
+
+def value_infos(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Type and shape of every input, of what nodes make, and of every output, without a copy of the weights.
+
+    Raises:
+        onnx.shape_inference.InferenceError: the graph contradicts itself.
+    """
+    shapes = _without_constants(model)
+    large = set()
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) <= SMALL:
+            shapes.graph.initializer.append(tensor)
+        else:
+            large.add(tensor.name)
+            shapes.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            )
+    inferred = onnx.shape_inference.infer_shapes(shapes, strict_mode=True, data_prop=True).graph
+    values = [*inferred.input, *inferred.value_info, *inferred.output]
+    return [value for value in values if value.name not in large]
+
+
+def _without_constants(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto] | None = None) -> onnx.ModelProto:
+    """A copy without weights, with other `nodes` if they are given."""
+    copied = onnx.ModelProto(
+        ir_version=model.ir_version, producer_name=model.producer_name, producer_version=model.producer_version
+    )
+    copied.opset_import.extend(model.opset_import)
+    copied.graph.name = model.graph.name
+    copied.graph.input.extend(model.graph.input)
+    copied.graph.output.extend(model.graph.output)
+    copied.graph.node.extend(model.graph.node if nodes is None else nodes)
+    return copied
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import onnx
 from clip_edge.export.calibration import judged_rows, measured_rows
 from clip_edge.export.half import Rules, half_nodes, overflowing, to_half
 from clip_edge.export.job import Job
-from clip_edge.export.quantize.graph import Graph, WeightLayer, weight_layers
+from clip_edge.export.quantize.graph import Graph, WeightLayer, value_infos, weight_layers
 from clip_edge.export.quantize.judge import Judge, choose_kept, has_masks
 from clip_edge.export.quantize.layers import Rounded, snr_db
 from clip_edge.export.quantize.qdq import TENSORRT, insert_qdq, quantise_rows, quantised_values
@@ -78,11 +78,7 @@ def nearest_half(
 
 def refusals(model: onnx.ModelProto, layers: Collection[WeightLayer]) -> dict[str, str]:
     """The layers that stay in fp16 whatever they cost, each with its reason."""
-    inferred = onnx.shape_inference.infer_shapes(model)
-    shapes = {
-        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
-        for value in (*inferred.graph.value_info, *inferred.graph.input)
-    }
+    shapes = {value.name: [side.dim_value for side in value.type.tensor_type.shape.dim] for value in value_infos(model)}
     weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     found = {}
     for layer in layers:
