@@ -129,7 +129,14 @@ class Remote:
         return self._patiently(lambda: self.shell.run(line))
 
     def _push(self, files: Mapping[str, Path | bytes], into: PurePosixPath) -> None:
-        self._patiently(lambda: self.shell.push(files, into, limit_s=COPY_LIMIT_S))
+        try:
+            self._patiently(lambda: self.shell.push(files, into, limit_s=COPY_LIMIT_S))
+        except DeviceError as problem:
+            if problem.lost:
+                raise
+            free = self._ask(f"df -Pk {into} | tail -n 1").decode(errors="replace").split()
+            left = f"{int(free[3]) / 1024:.0f} MB are free there" if free[3:] and free[3].isdigit() else "is it full?"
+            raise DeviceError(f"{problem.what}: cannot be copied to {into}; {left}", hint=problem.hint) from problem
 
     def _patiently(self, act: Callable[[], Said]) -> Said:
         """What may be done twice, tried again while the device is away."""

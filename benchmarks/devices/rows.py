@@ -59,7 +59,7 @@ class DeviceRun:
             images = self._remote.copy_images(self._plan.workload.images)
             self._measure_jobs(jobs, images, console)
         except ClipEdgeError as problem:
-            self.failures.append(Failure(self.name, problem.what))
+            self.failures.append(Failure(self.name, self._reason(problem)))
         finally:
             with suppress(ClipEdgeError):
                 self._remote.close()
@@ -76,12 +76,15 @@ class DeviceRun:
                     if folder is not None:
                         self._measure(bundle, folder, precision, threads, f"row-{number}", images)
                 except ClipEdgeError as problem:
-                    self.failures.append(Failure(row, problem.what))
+                    self.failures.append(Failure(row, self._reason(problem)))
                     copied.setdefault(bundle, None)
                     if isinstance(problem, DeviceError) and problem.lost:
                         self._give_up(len(jobs) - number - 1)
                         return
                 meter.advance()
+
+    def _reason(self, problem: ClipEdgeError) -> str:
+        return problem.what.removeprefix(f"{self.name}: ")  # it is named already
 
     def _give_up(self, left: int) -> None:
         if left:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from clip_edge.benchmarks.report import Row
@@ -21,6 +22,13 @@ def test_a_precision_that_is_not_quicker_is_told(make_row: Callable[..., Row]) -
         f"{slow.latency_s.p50 / whole.latency_s.p50:.2f} of its time, in 8.5 MB instead of 17.0 MB"
     )
     assert told[1] in row_warnings([whole, slow])
+
+
+def test_a_precision_that_may_be_quicker_is_told(make_row: Callable[..., Row]) -> None:
+    whole = make_row(1)
+    few = dataclasses.replace(make_row(2, 0.5, precision="int8"), samples_s=(0.0021, 0.0019, 0.0042))
+    (told,) = speed_gate([whole, few])
+    assert told.startswith("the samples do not tell whether tiny · image · int8 ")
 
 
 def test_only_rows_that_differ_in_precision_alone_are_compared(make_row: Callable[..., Row]) -> None:

@@ -182,6 +182,8 @@ def test_a_full_disk_is_named(sshd: Sshd, stand_in: Callable[[str], Program], ti
         run.measure(SILENT)
         assert run.rows == {}
         assert "No space left on device" in run.failures[-1].reason
+        assert run.failures[-1].reason.endswith("; 0 MB are free there")
+        assert not run.failures[-1].reason.startswith(run.name)
         assert list(full.iterdir()) == []
     finally:
         subprocess.run(["umount", str(full)], check=True)
