@@ -48,7 +48,7 @@ def observe(
         flat = value.reshape(-1)
         seen[name].append(flat[:: max(1, flat.size // (SAMPLED * len(value)))].copy())
     _refuse_infinite(ends)
-    return {name: Values(low, high, np.concatenate(seen[name])) for name, (low, high) in ends.items()}
+    return {name: Values(low, high, np.concatenate(seen.pop(name))) for name, (low, high) in ends.items()}
 
 
 def extremes(
