@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -186,8 +187,11 @@ def test_too_few_samples_are_refused(tiny_student: Path, tmp_path: Path) -> None
 
 def test_a_language_without_words_is_named(tiny_student: Path, tmp_path: Path) -> None:
     data = _table(tmp_path / "georgian", [f"წითელი ვაშლი მაგიდაზე {index}" for index in range(40)])
+    source = load_source(tiny_student)
     with pytest.raises(DataError, match="has no words of the language of 40 of 40 sentences, such as `წითელი ვაშლი"):
-        load_calibration(data, load_source(tiny_student))
+        load_calibration(data, source)
+    untrained = dataclasses.replace(source, provenance={"weights": "random"})  # it has learned no language
+    assert len(load_calibration(data, untrained).input_ids) == 40
 
 
 def test_reports_are_json_that_reads_back(bundle: Path) -> None:
