@@ -43,10 +43,10 @@ def observe(
     """
     ends = dict.fromkeys(names, NOTHING)
     seen: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for name, value in _activations(model, names, rows, AT_ONCE, console):
+    for name, value, count in _activations(model, names, rows, AT_ONCE, console):
         ends[name] = _wider(ends[name], value)
         flat = value.reshape(-1)
-        seen[name].append(flat[:: max(1, flat.size // (SAMPLED * len(value)))].copy())
+        seen[name].append(flat[:: max(1, flat.size // (SAMPLED * count))].copy())
     _refuse_infinite(ends)
     return {name: Values(low, high, np.concatenate(seen.pop(name))) for name, (low, high) in ends.items()}
 
@@ -56,7 +56,7 @@ def extremes(
 ) -> dict[str, Range]:
     """As `observe`, without samples and one row at a time: every activation of a large graph may be looked at."""
     ends = dict.fromkeys(names, NOTHING)
-    for name, value in _activations(model, names, rows, 1, console):
+    for name, value, _ in _activations(model, names, rows, 1, console):
         ends[name] = _wider(ends[name], value)
     _refuse_infinite(ends)
     return ends
@@ -64,13 +64,15 @@ def extremes(
 
 def _activations(
     model: onnx.ModelProto, names: Sequence[str], rows: Rows, at_once: int, console: Console
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Each activation by name, of a few rows at a time."""
+) -> Iterator[tuple[str, np.ndarray, int]]:
+    """Each activation by name, of a few rows at a time, and how many: its first axis need not be theirs."""
     session = open_graph(model, names)
     with console.progress("measuring ranges", total=len(rows), unit="rows") as meter:
         for part in rows.batches(at_once):
-            yield from zip(names, session.run(list(names), part), strict=True)
-            meter.advance(len(next(iter(part.values()))))
+            count = len(next(iter(part.values())))
+            for name, value in zip(names, session.run(list(names), part), strict=True):
+                yield name, value, count
+            meter.advance(count)
 
 
 def _wider(ends: Range, value: np.ndarray) -> Range:

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from clip_edge.errors import ExportError
 from clip_edge.export.quantize.graph import Graph, weight_layers
 from clip_edge.export.quantize.qdq import TENSORRT, Scheme, insert_qdq, quantise_rows, quantised_values
-from clip_edge.export.quantize.ranges import choose_range, extremes, observe
+from clip_edge.export.quantize.ranges import SAMPLED, choose_range, extremes, observe
 from clip_edge.export.rows import Rows
 
 CPU = Scheme("uint8", symmetric=False, weight_max=127, float_bias=False, outputs=frozenset({"Conv"}))
@@ -135,6 +135,17 @@ def test_an_activation_that_overflows_is_refused(
     rows[row, 0, 0, 0] = value
     with pytest.raises(ExportError, match="the activation `a` is NaN or infinite in fp32"):
         look(plain, ["a"], Rows({"x": rows.repeat(3, axis=0)}))
+
+
+def test_samples_are_as_many_for_each_row_whatever_the_first_axis_is() -> None:
+    shape = numpy_helper.from_array(np.array([-1, 1]), "shape")
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 100, 100])]
+    ends.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, ["m", 1]))
+    graph = helper.make_graph(nodes, "flat", ends[:1], ends[1:], [shape])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    (values,) = observe(model, ["y"], Rows({"x": np.ones((6, 100, 100), np.float32)})).values()
+    assert SAMPLED * 6 <= len(values.sample) <= 2 * SAMPLED * 6
 
 
 def test_extremes_are_those_of_the_samples(plain: onnx.ModelProto, rows: np.ndarray) -> None:
