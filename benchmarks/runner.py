@@ -137,8 +137,8 @@ class _Run:
                 raise
             finally:
                 self.failures += peers.failures
-                self.doubts += peers.warnings
                 self.rows |= self._rows(samplers, memory, peers)
+                self.doubts += peers.warnings
                 self.failures += [
                     Failure(cell.name, f"{sampler.failure} (after {len(sampler.samples_s)} samples)")
                     for cell, sampler in samplers.items()

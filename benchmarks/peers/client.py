@@ -27,6 +27,14 @@ ANSWER_LIMIT_S = 120.0
 MAY_DIFFER = 0.25  # of the rows: a golden set is made of hard cases, and another model differs in all
 
 
+@dataclass(frozen=True)
+class Usage:
+    """The most memory that a peer has had resident, and how many cores its queries kept busy on average."""
+
+    peak_rss_bytes: int
+    cores: float
+
+
 class PeerProcess:
     """One tower in one peer. Every question has a time limit: a peer that hangs is ended and said to hang.
 
@@ -84,6 +92,7 @@ class PeerProcess:
             self._process.kill()
             raise ArtifactError(f"`{self.name}` gave no answer in {limit_s:g} s and was ended") from None
         if not line:
+            self._lines.put(line)  # it has ended for the next question, too
             said = self._talk.read_text(errors="replace").strip().splitlines()
             last = said[-1] if said else "it said nothing"
             raise ArtifactError(f"`{self.name}` ended with exit code {self._process.wait()}: {last}")
@@ -108,9 +117,10 @@ class PeerProcess:
         answer = self._ask(f"run {count}")
         return Timing(float(answer["seconds"]), {name: float(value) for name, value in answer["stages"].items()})
 
-    def peak_rss_bytes(self) -> int:
-        """The most memory that the process has had resident."""
-        return int(self._ask("memory")["peak_rss_bytes"])
+    def usage(self) -> Usage:
+        """What it has taken of the machine."""
+        answer = self._ask("usage")
+        return Usage(int(answer["peak_rss_bytes"]), float(answer["cores"]))
 
     def close(self) -> None:
         """End the process, whatever it does."""

@@ -29,6 +29,7 @@ from clip_edge.runtime import load
 
 # From picture bytes on, libraries differ by a grey level here and there: their fp32 is allowed what fp16 is.
 END_TO_END = {"fp32": TOLERANCES["fp16"].min_cosine, "int8": TOLERANCES["int8"].min_cosine}
+MORE_CORES = 1.1  # times its threads: the clocks of a process and of the wall differ a little
 
 
 def _python(cell: Cell) -> Path:
@@ -47,11 +48,12 @@ class _Open:
 
 class OpenPeers:
     """The processes of a run's peers; `failures` names those that cannot be timed, with the reason, `warnings` those
-    that differ from us in a few rows."""
+    that differ from us in a few rows or take more cores than they should."""
 
     def __init__(self, plan: Plan, folder: Path, files: Sequence[str], console: Console) -> None:
         self.failures: list[Failure] = []
-        self.warnings: list[str] = []
+        self._differing: list[str] = []
+        self._busy: dict[Cell, str] = {}  # asked for more than once: the last answer counts
         self._plan, self._folder, self._files, self._console = plan, folder, tuple(files), console
         self._open: dict[Cell, _Open] = {}
         self._wanted: dict[tuple[str, Tower], np.ndarray] = {}
@@ -88,11 +90,19 @@ class OpenPeers:
     def facts(self, cell: Cell) -> tuple[int | None, int, Accuracy]:
         """Peak memory, file size and accuracy of a row that was measured."""
         opened = self._open[cell]
+        file_bytes, accuracy = opened.process.file_bytes, opened.accuracy
         try:
-            memory: int | None = opened.process.peak_rss_bytes()
+            usage = opened.process.usage()
         except ClipEdgeError:  # it ended while it was measured, which the report says
-            memory = None
-        return memory, opened.process.file_bytes, opened.accuracy
+            return None, file_bytes, accuracy
+        if usage.cores > MORE_CORES * cell.threads:
+            self._busy[cell] = f"{cell.name} keeps {usage.cores:.1f} cores busy, whatever its number of threads says"
+        return usage.peak_rss_bytes, file_bytes, accuracy
+
+    @property
+    def warnings(self) -> list[str]:
+        """What about the peers' rows should be doubted; complete when `facts` was asked for all of them."""
+        return [*self._differing, *self._busy.values()]
 
     @contextmanager
     def _listing(self, cell: Cell) -> Iterator[None]:
@@ -130,7 +140,7 @@ class OpenPeers:
             raise
         if same.differ:
             kind = "pictures" if cell.tower == "image" else "sentences"
-            self.warnings.append(f"{cell.name} gives another embedding for {same.differ} of {same.count} {kind}")
+            self._differing.append(f"{cell.name} gives another embedding for {same.differ} of {same.count} {kind}")
         return _Open(process, Accuracy(same.min_cosine, tolerance, same.differ == 0))
 
     def _ours(self, cell: Cell) -> np.ndarray:

@@ -6,7 +6,7 @@ under their names, and nothing else of the environment that they lie in. Answers
     (start)   {"versions": …, "file_bytes": …, "load_s": …}  or  {"error": …}
     embed     {"embeds": …}, one row for every picture or sentence of the job
     run N     {"seconds": …, "stages": …}, for the next N of them
-    memory    {"peak_rss_bytes": …}
+    usage     {"peak_rss_bytes": …, "cores": …}, the cores kept busy by the embeddings of `run`
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Worker:
         self.job = job
         self.items = job.items()
         self.turn = itertools.count()
+        self.ran_s = self.busy_s = 0.0
         started_s = time.perf_counter()
         self.opened: Opened = importlib.import_module(f"clip_edge.benchmarks.peers.{job.module}").open_peer(job)
         self.load_s = time.perf_counter() - started_s
@@ -66,15 +67,22 @@ class Worker:
     def run(self, count: int) -> dict[str, Any]:
         items = [self.items[next(self.turn) % len(self.items)] for _ in range(count)]
         prepare_s = encode_s = 0.0
-        first_s = time.perf_counter()
+        busy_s, first_s = time.process_time(), time.perf_counter()
         for start in range(0, count, self.job.batch):
             started_s = time.perf_counter()
             ready = self.opened.prepare(items[start : start + self.job.batch])
             ready_s = time.perf_counter()
             self.opened.encode(ready)
             prepare_s, encode_s = prepare_s + ready_s - started_s, encode_s + time.perf_counter() - ready_s
+        seconds = time.perf_counter() - first_s
+        self.ran_s, self.busy_s = self.ran_s + seconds, self.busy_s + time.process_time() - busy_s
         before = "preprocess" if self.job.tower == "image" else "tokenise"
-        return {"seconds": time.perf_counter() - first_s, "stages": {before: prepare_s, "encode": encode_s}}
+        return {"seconds": seconds, "stages": {before: prepare_s, "encode": encode_s}}
+
+    def usage(self) -> dict[str, Any]:
+        from clip_edge.benchmarks.child import peak_rss_bytes
+
+        return {"peak_rss_bytes": peak_rss_bytes(), "cores": self.busy_s / self.ran_s if self.ran_s else 0.0}
 
 
 def main() -> None:
@@ -82,7 +90,6 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # engines print, some of them in C; the pipe is for answers
     show_source(root, benchmarks)
-    from clip_edge.benchmarks.child import peak_rss_bytes
     from clip_edge.benchmarks.peers.job import CannotRunError, PeerJob
     from clip_edge.schema import build
 
@@ -101,7 +108,7 @@ def main() -> None:
         if word == "run":
             answer(worker.run(int(count)))
         else:
-            answer(worker.embed() if word == "embed" else {"peak_rss_bytes": peak_rss_bytes()})
+            answer(worker.embed() if word == "embed" else worker.usage())
 
 
 if __name__ == "__main__":

@@ -18,15 +18,6 @@ from clip_edge.runtime import load
 TEXTS = ("a red apple", "a blue car and a dog", "two cats")
 
 
-@pytest.fixture(scope="module")
-def bundle(tiny_open_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from clip_edge.export.exporter import Request, export
-
-    out = tmp_path_factory.mktemp("peers") / "bundle"
-    export(f"open_clip:{tiny_open_clip}", [Request("onnx")], out)
-    return out
-
-
 @pytest.fixture
 def pictures(tmp_path: Path) -> tuple[str, ...]:
     random = np.random.default_rng(0)
@@ -61,7 +52,9 @@ def test_a_peer_gives_our_embedding_and_its_own_times(
         timing = peer.query(4)
         assert set(timing.stages_s) == {"preprocess" if tower == "image" else "tokenise", "encode"}
         assert 0 < sum(timing.stages_s.values()) <= timing.seconds
-        assert peer.peak_rss_bytes() > 50e6
+        usage = peer.usage()
+        assert usage.peak_rss_bytes > 50e6
+        assert 0.1 < usage.cores < 1.1
         assert peer.file_bytes > 10_000
         assert "torch" in peer.versions
 
@@ -96,9 +89,11 @@ def test_a_peer_that_crashes_is_quoted(stand_in: Callable[[str], Path], tmp_path
 
 def test_a_peer_that_dies_between_two_questions_is_quoted(stand_in: Callable[[str], Path], tmp_path: Path) -> None:
     stand_in(READY + "sys.stdin.readline(); os.abort()")
-    with start(job(tmp_path, "x", tmp_path), tmp_path) as peer, pytest.raises(ArtifactError) as problem:
-        peer.query(1)
-    assert problem.value.what.startswith("`peer` ended with exit code -6: ")
+    with start(job(tmp_path, "x", tmp_path), tmp_path) as peer:
+        for ask in (lambda: peer.query(1), peer.usage):  # the second finds it gone, and does not wait
+            with pytest.raises(ArtifactError) as problem:
+                ask()
+            assert problem.value.what.startswith("`peer` ended with exit code -6: ")
 
 
 @pytest.mark.parametrize("body", ["time.sleep(60)", READY + "time.sleep(60)"])
