@@ -63,7 +63,7 @@ class Cell:
 class Selection:
     """A table of a suite, or what the command line says: every combination is a row.
 
-    `bundles` are patterns for the names of bundles, `*` for all. `budget_s` is the most time a row may take, `soak_s`
+    `bundles`, `peers` and `precisions` are patterns for names, `*` for all. `budget_s` is the most time a row may take, `soak_s`
     the length of a soak.
     """
 
@@ -161,7 +161,8 @@ def make_plan(paths: Sequence[Path], selections: Sequence[Selection], workload: 
 def _cells(
     selection: Selection, bundles: Mapping[str, Bundle], names: Sequence[str], backends: Sequence[str]
 ) -> Iterator[Cell]:
-    engines = [*backends, *(f"{PREFIX}{peer}" for peer in selection.peers)]
+    peers = [peer for peer in PEERS if any(fnmatch(peer, pattern) for pattern in selection.peers)]
+    engines = [*backends, *(f"{PREFIX}{peer}" for peer in peers)]
     for name, engine, thread, scenario, tower, batch in itertools.product(
         names, engines, selection.threads, selection.scenarios, selection.towers, selection.batches
     ):

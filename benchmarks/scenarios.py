@@ -154,11 +154,14 @@ class Sampler:
                 return
 
     def _warm_up(self, samples: int, duration_s: float) -> None:
-        stop_s = time.perf_counter() + duration_s
+        started_s = time.perf_counter()
+        stop_s, latest_s = started_s + duration_s, started_s + self.rules.limit_s
         done = 0
         while done < samples or time.perf_counter() < stop_s:
             self.query()
             done += 1
+            if time.perf_counter() >= latest_s:  # queries of seconds: no longer than what is measured after it
+                return
 
 
 def sample_in_turns(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from clip_edge.benchmarks.peers import PEERS
@@ -56,6 +57,6 @@ def read_suite(name: str) -> Suite:
         ("peer", PEERS, [name for table in suite.rows for name in table.peers]),
     ):
         for word in words:
-            if word not in known:
+            if not any(fnmatch(name, word) for name in known):
                 raise unknown_name(kind, word, known, error=ConfigError)
     return suite

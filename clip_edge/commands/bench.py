@@ -131,7 +131,7 @@ def _selection(args: argparse.Namespace) -> Selection:
     for name in ("budget", "soak"):
         if told[name] < MIN_BUDGET_S:
             raise UsageError(f"--{name} must be at least {MIN_BUDGET_S} seconds; found {told[name]:g}")
-    peers = tuple(PEERS) if told["peers"] == "all" else ()
+    peers = ("*",) if told["peers"] == "all" else ()
     if told["peers"] and not peers:
         peers = tuple(_names("peer", told["peers"], tuple(PEERS)))
     return Selection(

@@ -36,6 +36,12 @@ def test_warm_up_is_not_counted() -> None:
     assert (work.calls, len(sampler.samples_s)) == (6, 2)  # one call to refill the caches, one sample
 
 
+def test_warm_up_is_no_longer_than_what_is_measured() -> None:
+    work = Work(0.3)
+    Sampler(timed(work), QUICK).visit()
+    assert work.calls == 3  # two of the three to warm up take more than the row's half second; one is a sample
+
+
 def test_rows_take_turns_until_each_is_finished() -> None:
     samplers = [Sampler(timed(Work(0.0005)), QUICK), Sampler(timed(Work(0.001)), QUICK)]
     sample_in_turns(samplers)

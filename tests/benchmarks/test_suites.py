@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from clip_edge.benchmarks.peers import PEERS
 from clip_edge.benchmarks.suites import committed, read_suite
 from clip_edge.errors import ConfigError, UsageError
 
@@ -14,10 +13,6 @@ def test_ours_are_read(name: str) -> None:
     suite = read_suite(name)
     assert suite.summary
     assert suite.rows
-
-
-def test_the_suite_of_peers_names_them_all() -> None:
-    assert set(read_suite("peers").rows[0].peers) == set(PEERS)
 
 
 @pytest.mark.parametrize(
