@@ -63,8 +63,8 @@ class Cell:
 class Selection:
     """A table of a suite, or what the command line says: every combination is a row.
 
-    `bundles`, `peers` and `precisions` are patterns for names, `*` for all. `budget_s` is the most time a row may take, `soak_s`
-    the length of a soak.
+    `bundles`, `peers` and `precisions` are patterns for names, `*` for all. `budget_s` is the most time a row may
+    take, `soak_s` the length of a soak.
     """
 
     bundles: tuple[str, ...] = ("*",)
