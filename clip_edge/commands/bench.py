@@ -131,12 +131,10 @@ def _selection(args: argparse.Namespace) -> Selection:
     for name in ("budget", "soak"):
         if told[name] < MIN_BUDGET_S:
             raise UsageError(f"--{name} must be at least {MIN_BUDGET_S} seconds; found {told[name]:g}")
-    peers = ("*",) if told["peers"] == "all" else ()
-    if told["peers"] and not peers:
-        peers = tuple(_names("peer", told["peers"], tuple(PEERS)))
+    peers = _names("peer", told["peers"], ("all", *PEERS)) if told["peers"] else []
     return Selection(
         backends=tuple(_names("backend", told["backend"], tuple(BACKENDS))),
-        peers=peers,
+        peers=("*",) if "all" in peers else tuple(peers),
         batches=tuple(_numbers("--batch", told["batch"])),
         threads=tuple(_numbers("--threads", told["threads"])),
         scenarios=tuple(_names("scenario", told["scenario"], SCENARIOS)),  # type: ignore[arg-type]  # just checked
