@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clip_edge import __version__, machine
 
-PACKAGES = ("numpy", "onnxruntime", "pillow", "tokenizers")  # what runs inside a measured query
+PACKAGES = ("numpy", "onnxruntime", "openvino", "pillow", "tokenizers")  # what runs inside a measured query
 BUSY_LOAD = 0.5  # runnable processes per core before we start; above this a neighbour takes our time
 
 

@@ -169,7 +169,12 @@ def _cells(
         peer = PEERS.get(engine.removeprefix(PREFIX)) if engine.startswith(PREFIX) else None
         if peer and scenario in PEERLESS:
             continue
-        found = [peer.precision] if peer else bundles[name].manifest.fitting(tower, find_backend(engine).targets)
+        if peer:
+            found = [peer.precision]
+        else:
+            backend = find_backend(engine)
+            fitting = bundles[name].manifest.fitting(tower, backend.targets)
+            found = [precision for precision in fitting if precision not in backend.refuses]
         for precision in found:
             if peer or any(fnmatch(precision, pattern) for pattern in selection.precisions):
                 several = 1 if scenario in ALONE else batch

@@ -44,7 +44,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How far this artifact is from the trained model: the verification kept in the manifest."""
+    """How far this artifact is from the trained model, in the engine of the row."""
 
     min_cosine: float
     tolerance: float

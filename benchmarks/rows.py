@@ -10,17 +10,40 @@ from clip_edge.benchmarks.plan import Cell
 from clip_edge.benchmarks.report import Accuracy, Row
 from clip_edge.benchmarks.scenarios import COLD_RULES, Rules, Sampler
 from clip_edge.benchmarks.soak import summarise_soak
-from clip_edge.bundle import Artifact, Bundle
+from clip_edge.bundle import GOLDEN, Artifact, Bundle
 from clip_edge.files import human_bytes
-from clip_edge.runtime.backends import BACKENDS
+from clip_edge.golden import MAX_GOLDEN_BYTES, read_golden
+from clip_edge.graphs import Parity
+from clip_edge.runtime.backends import BACKENDS, DEFAULT, Options
+from clip_edge.runtime.verify import TowerCheck, check_tower
 
 OUTLIERS_SHARE = 0.1  # a long tail has some; more than a tenth is another program
 
 
-def own_row(cell: Cell, sampler: Sampler, bundle: Bundle, memory_bytes: int | None) -> Row:
-    """The row of a backend of ours: its file and its proof stand in the bundle."""
-    artifact = bundle.manifest.artifact(cell.tower, BACKENDS[cell.backend].targets, cell.precision)
-    return make_row(cell, sampler, memory_bytes, bundle.manifest.size_bytes(artifact.path), _accuracy(artifact))
+def own_row(cell: Cell, sampler: Sampler, bundle: Bundle, memory_bytes: int | None, accuracy: Accuracy | None) -> Row:
+    """The row of a backend of ours, whose file is in the bundle."""
+    return make_row(cell, sampler, memory_bytes, bundle.manifest.size_bytes(_artifact(cell, bundle).path), accuracy)
+
+
+def accuracy_of(cell: Cell, bundle: Bundle) -> Accuracy | None:
+    """How near the embeddings of a row are: what the manifest says of ONNX Runtime, which made the proof; of other
+    backends, what they give here, on the bundle's golden set.
+
+    Raises:
+        BundleError, UnavailableError: the engine cannot run it.
+    """
+    artifact = _artifact(cell, bundle)
+    found: Parity | TowerCheck | None = artifact.verification
+    if cell.backend != DEFAULT:
+        golden = read_golden(bundle.read(GOLDEN, MAX_GOLDEN_BYTES), bundle.manifest, bundle.folder / GOLDEN)
+        found, _ = check_tower(cell.backend, bundle, artifact, golden, Options(cell.threads))
+    if found is None:
+        return None
+    return Accuracy(found.min_cosine, found.tolerance, found.min_cosine >= found.tolerance)
+
+
+def _artifact(cell: Cell, bundle: Bundle) -> Artifact:
+    return bundle.manifest.artifact(cell.tower, BACKENDS[cell.backend].targets, cell.precision)
 
 
 def make_row(cell: Cell, sampler: Sampler, memory_bytes: int | None, file_bytes: int, accuracy: Accuracy | None) -> Row:
@@ -59,13 +82,6 @@ def row_of(
     )
 
 
-def _accuracy(artifact: Artifact) -> Accuracy | None:
-    found = artifact.verification
-    if found is None:
-        return None
-    return Accuracy(found.min_cosine, found.tolerance, found.min_cosine >= found.tolerance)
-
-
 def row_warnings(rows: Sequence[Row]) -> list[str]:
     """What about the samples makes rows doubtful: how many rows, the worst of them, and the next thing to do."""
     crowded = [(row.outliers / len(row.samples_s), _name(row)) for row in rows]
@@ -84,7 +100,17 @@ def row_warnings(rows: Sequence[Row]) -> list[str]:
             f"the median is not known well in {len(vague)} of {len(rows)} rows, to ±{width:.1%} at worst "
             f"({name}): give them more time with --budget"
         )
-    return found + [warning for row in rows for warning in _soak_warnings(row)] + speed_gate(rows)
+    return found + [warning for row in rows for warning in _soak_warnings(row)] + _wrong(rows) + speed_gate(rows)
+
+
+def _wrong(rows: Sequence[Row]) -> list[str]:
+    """Rows of ours that are fast at something else than the model; those of peers are judged when they start."""
+    found = []
+    for row in rows:
+        if row.accuracy is not None and not row.accuracy.passed and row.backend in BACKENDS:
+            near = f"a cosine of {row.accuracy.min_cosine:.6f}, at least {row.accuracy.tolerance} expected"
+            found.append(f"{_name(row)} gives other embeddings: {near}; use another precision or backend")
+    return found
 
 
 def speed_gate(rows: Sequence[Row]) -> list[str]:

@@ -6,7 +6,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +23,8 @@ from clip_edge.benchmarks.environment import warnings as environment_warnings
 from clip_edge.benchmarks.peers.rows import OpenPeers
 from clip_edge.benchmarks.plan import ALONE, Cell, Plan, settings_of
 from clip_edge.benchmarks.reference import ReferenceLoad
-from clip_edge.benchmarks.report import Device, Failure, Report, Row
-from clip_edge.benchmarks.rows import make_row, own_row, row_warnings
+from clip_edge.benchmarks.report import Accuracy, Device, Failure, Report, Row
+from clip_edge.benchmarks.rows import accuracy_of, make_row, own_row, row_warnings
 from clip_edge.benchmarks.scenarios import Sampler, Timing, sample_in_turns, timed
 from clip_edge.benchmarks.soak import Watch
 from clip_edge.benchmarks.workload import Workload
@@ -106,6 +106,7 @@ class _Run:
     devices: dict[str, Device] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+    accuracy: dict[Loaded, Accuracy | None] = field(default_factory=dict)
     kept_s: float = field(default_factory=time.monotonic)
 
     def measure_group(self, cells: Sequence[Cell]) -> None:
@@ -115,6 +116,7 @@ class _Run:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clip-edge-bench-")))
             files = _write_images(self.plan.workload, folder)
             memory = self._measure_memory(own, files, folder)
+            self._compare([cell for cell in own if cell in memory])
             peers = stack.enter_context(OpenPeers(self.plan, folder, files, self.console))
             models = self._load([cell for cell in own if cell in memory])
             samplers = {
@@ -160,7 +162,7 @@ class _Run:
 
     def _rows(self, samplers: Mapping[Cell, Sampler], memory: Mapping[Cell, int], peers: OpenPeers) -> dict[Cell, Row]:
         return {
-            cell: own_row(cell, sampler, self.plan.bundles[cell.bundle], memory[cell])
+            cell: own_row(cell, sampler, self.plan.bundles[cell.bundle], memory[cell], self.accuracy.get(_loaded(cell)))
             if cell.peer is None
             else make_row(cell, sampler, *peers.facts(cell))
             for cell, sampler in samplers.items()
@@ -183,6 +185,13 @@ class _Run:
                     peaks[cell] = launch(_job(cell, self.plan, files, calls), folder).peak_rss_bytes
                 meter.advance()
         return {cell: peaks[same] for cell, same in like.items() if same in peaks}
+
+    def _compare(self, cells: Sequence[Cell]) -> None:
+        """How near each loaded model comes to the reference; what cannot be loaded is listed when it is."""
+        for cell in cells:
+            if _loaded(cell) not in self.accuracy:
+                with suppress(ClipEdgeError):
+                    self.accuracy[_loaded(cell)] = accuracy_of(cell, self.plan.bundles[cell.bundle])
 
     def _load(self, cells: Sequence[Cell]) -> dict[Loaded, Model]:
         wanted: dict[Loaded, list[Cell]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clip_edge.benchmarks.report import Report, Row, RowChange
+from clip_edge.benchmarks.report import Accuracy, Report, Row, RowChange
 from clip_edge.benchmarks.stats import least_visible
 from clip_edge.files import human_bytes
 
@@ -68,12 +68,17 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
                 _three_digits(row.throughput_per_s),
                 "–" if row.memory_rss_bytes is None else human_bytes(row.memory_rss_bytes),
                 human_bytes(row.file_bytes),
-                "–" if row.accuracy is None else f"{row.accuracy.min_cosine:.6f}",
+                "–" if row.accuracy is None else _cosine(row.accuracy),
                 *(["–" if row.energy_j is None else energy(row.energy_j)] * counted),
                 " · ".join(f"{name} {duration(seconds)}" for name, seconds in row.stages_s.items()),
             ]
         )
     return columns, cells
+
+
+def _cosine(accuracy: Accuracy) -> str:
+    """The smallest cosine; where it is too small, with what was wanted."""
+    return f"{accuracy.min_cosine:.6f}" + ("" if accuracy.passed else f" < {accuracy.tolerance}")
 
 
 def change_line(item: RowChange) -> str:

@@ -99,23 +99,29 @@ def verify(
         BundleError: the bundle is damaged, so that nothing in it can be trusted.
         UsageError, UnavailableError: as `find_backend`.
     """
-    targets = find_backend(backend).targets
+    row = find_backend(backend)
     bundle = Bundle.open(path)
     manifest = bundle.manifest
     golden = read_golden(bundle.read(GOLDEN, MAX_GOLDEN_BYTES), manifest, path / GOLDEN)
-    artifacts = [item for item in manifest.artifacts if item.target in targets and precision in (None, item.precision)]
+    artifacts = [
+        item
+        for item in manifest.artifacts
+        if item.target in row.targets and item.precision not in row.refuses and precision in (None, item.precision)
+    ]
     if not artifacts:
         raise BundleError(
-            f"nothing in the bundle runs on `{backend}`", where=path, hint=f"export it again with --target {targets[0]}"
+            f"nothing in the bundle runs on `{backend}`",
+            where=path,
+            hint=f"export it again with --target {row.targets[0]}",
         )
     options = Options(threads, device=device, engines=engines)
     checks: list[TowerCheck] = []
     embeds: dict[tuple[str, Tower], Floats] = {}
     with console.progress("verifying", total=len(artifacts), unit="graphs") as meter:
         for artifact in artifacts:
-            found = _embed(backend, bundle, artifact, golden, options)
+            check, found = check_tower(backend, bundle, artifact, golden, options)
             embeds[label(artifact), artifact.tower] = found
-            checks.append(_check(artifact, found, golden, manifest.embedding.normalized))
+            checks.append(check)
             meter.advance()
     inputs = open_inputs(backend, bundle)
     tokens = inputs.tokens()(golden.texts)
@@ -129,6 +135,18 @@ def verify(
         top1_agreement=_agreement(embeds, golden),
         graphs=check_graphs(backend, bundle, golden, precision, options),
     )
+
+
+def check_tower(
+    backend: str, bundle: Bundle, artifact: Artifact, golden: Golden, options: Options
+) -> tuple[TowerCheck, Floats]:
+    """One artefact in `backend` against the reference, and the (N, D) embeddings that it gives.
+
+    Raises:
+        BundleError, UnavailableError: the engine cannot run it.
+    """
+    found = _embed(backend, bundle, artifact, golden, options)
+    return _check(artifact, found, golden, bundle.manifest.embedding.normalized), found
 
 
 def _embed(backend: str, bundle: Bundle, artifact: Artifact, golden: Golden, options: Options) -> Floats:

@@ -27,8 +27,11 @@ PEERS = {
     "transformers": Peer("transformers", "fp32", "Hugging Face's CLIPModel in PyTorch, eager"),
     "optimum": Peer("optimum", "fp32", "optimum's ONNX export of it in ONNX Runtime; one graph for both towers"),
     "modern-onnx-clip": Peer("modern_onnx_clip", "fp32", "the package's own preprocessing, tokenizer and session"),
-    "openvino": Peer("openvino", "fp32", "OpenVINO on the bundle's fp32 graphs, latency hint"),
-    "openvino-int8": Peer("openvino", "int8", "the same after NNCF's quantisation, its defaults", variant="int8"),
+    "openvino": Peer("openvino", "fp32", "OpenVINO on the bundle's fp32 graphs, latency hint, computing in float32"),
+    "openvino-bf16": Peer(
+        "openvino", "bf16", "the same as OpenVINO runs it where the CPU has bfloat16", variant="bf16"
+    ),
+    "openvino-int8": Peer("openvino", "int8", "in float32 after NNCF's quantisation, its defaults", variant="int8"),
     "executorch": Peer("executorch", "fp32", "ExecuTorch with XNNPACK, from open_clip's model"),
     "mnn": Peer("mnn", "fp32", "MNN, converted from the bundle's fp32 graphs"),
     "faster-clip": Peer(

@@ -28,7 +28,11 @@ from clip_edge.numerics import TOLERANCES
 from clip_edge.runtime import load
 
 # From picture bytes on, libraries differ by a grey level here and there: their fp32 is allowed what fp16 is.
-END_TO_END = {"fp32": TOLERANCES["fp16"].min_cosine, "int8": TOLERANCES["int8"].min_cosine}
+END_TO_END = {
+    "fp32": TOLERANCES["fp16"].min_cosine,
+    "bf16": TOLERANCES["fp16"].min_cosine,
+    "int8": TOLERANCES["int8"].min_cosine,
+}
 MORE_CORES = 1.1  # times its threads: the clocks of a process and of the wall differ a little
 
 

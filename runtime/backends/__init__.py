@@ -47,6 +47,7 @@ class Backend:
     summary: str
     probe: str = ""  # `module:function` that says whether it is here, where no package says so
     prepares: bool = False  # its module has `open_inputs`: pictures and sentences are prepared by the engine too
+    refuses: tuple[str, ...] = ()  # precisions of those targets that it cannot run
     graphs: bool = False  # its module has `open_graph`: it runs the graphs for segmentation
 
 
@@ -58,6 +59,23 @@ BACKENDS = {
         install="pip install onnxruntime",
         summary="CPUs on every system",
         graphs=True,
+    ),
+    "openvino": Backend(
+        module="clip_edge.runtime.backends.openvino",
+        targets=("onnx",),
+        package="openvino",
+        install="pip install 'clip-edge[openvino]'",
+        summary="CPUs, those of Intel above all",
+        refuses=("int4",),  # some blocks of weights
+    ),
+    "openvino-bf16": Backend(
+        module="clip_edge.runtime.backends.openvino_bf16",
+        targets=("onnx",),
+        package="openvino, with a processor that has AMX or AVX-512 BF16",
+        install="pip install 'clip-edge[openvino]'",
+        summary="the same in bfloat16: faster, and near enough for some models; verify first",
+        probe="clip_edge.runtime.backends.openvino_bf16:is_found",
+        refuses=("fp32", "int4"),
     ),
     "onnxruntime-cuda": Backend(
         module="clip_edge.runtime.backends.onnxruntime_cuda",

@@ -13,7 +13,7 @@ def peers(bundle: Path, *patterns: str, **settings: object) -> list[str | None]:
 
 def test_peers_are_named_by_patterns(tiny_bundle: Path) -> None:
     assert peers(tiny_bundle, "*") == list(PEERS)
-    assert peers(tiny_bundle, "openvino*", "mnn") == ["openvino", "openvino-int8", "mnn"]
+    assert peers(tiny_bundle, "openvino*", "mnn") == ["openvino", "openvino-bf16", "openvino-int8", "mnn"]
     assert peers(tiny_bundle) == []
 
 
