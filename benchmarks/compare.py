@@ -37,10 +37,10 @@ def compare_reports(old: Report, new: Report, *, old_path: Path) -> tuple[RowCha
         raise UsageError(
             "the two reports share no row", where=old_path, hint=f"measure what the old one holds, such as {example}"
         )
-    return tuple(RowChange(" · ".join(name(row)), _change(was, row, alike)) for was, row in pairs)
+    return tuple(RowChange(" · ".join(name(row)), compare_rows(was, row, alike=alike)) for was, row in pairs)
 
 
-def _change(was: Row, row: Row, alike: bool) -> Comparison:
+def compare_rows(was: Row, row: Row, *, alike: bool = True) -> Comparison:
     """Over the reference load where both rows have the same one and samples enough, else of the plain medians."""
     enough = all(min(len(one.samples_s), len(one.reference_s)) >= FLOOR_MIN_SAMPLES for one in (was, row))
     if alike and enough:

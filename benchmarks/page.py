@@ -17,7 +17,7 @@ from clip_edge import __version__
 from clip_edge.benchmarks.pareto import figures
 from clip_edge.benchmarks.plots import Line, line_chart
 from clip_edge.benchmarks.report import Report, Row
-from clip_edge.benchmarks.tables import HERE, change_line, duration, shared, table, varying
+from clip_edge.benchmarks.tables import HERE, change_line, duration, shared, standings_table, table, varying
 from clip_edge.errors import UnavailableError
 from clip_edge.files import human_bytes
 
@@ -150,6 +150,7 @@ def environment() -> Environment:
         "machine": machine_facts,
         "changes": _changes,
         "bench_table": _bench_table,
+        "standings": lambda report: Table(*standings_table(report.results)),
         "devices": by_device,
         "pareto": figures,
         "soaks": soak_charts,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clip_edge.benchmarks.peers import PREFIX
 from clip_edge.benchmarks.report import Accuracy, Report, Row, RowChange
+from clip_edge.benchmarks.standings import standings
 from clip_edge.benchmarks.stats import least_visible
 from clip_edge.files import human_bytes
 
@@ -76,6 +78,24 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     return columns, cells
 
 
+def standings_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Ours beside the fastest peer: columns and cells as of `table`; no cells without peers."""
+    columns = ["model", "tower", ">batch", ">threads", "ours", ">p50", "fastest peer", ">p50", ">ratio", "verdict"]
+    cells = []
+    for item in standings(rows):
+        ours, peer, change = item.ours, item.peer, item.change
+        cells.append(
+            [
+                *(ours.bundle, ours.tower, str(ours.batch), str(ours.threads)),
+                *(f"{ours.precision} {ours.backend}", duration(ours.latency_s.p50)),
+                *(f"{peer.precision} {peer.backend.removeprefix(PREFIX)}", duration(peer.latency_s.p50)),
+                f"{change.ratio:.2f} ({change.ratio_low:.2f} … {change.ratio_high:.2f})",
+                item.verdict,
+            ]
+        )
+    return columns, cells
+
+
 def _cosine(accuracy: Accuracy) -> str:
     """The smallest cosine; where it is too small, with what was wanted."""
     return f"{accuracy.min_cosine:.6f}" + ("" if accuracy.passed else f" < {accuracy.tolerance}")
@@ -100,9 +120,7 @@ def markdown(report: Report) -> str:
     columns, cells = table(report.results)
     lines = ["# Benchmark", ""]
     fixed = ", ".join(f"{name} {value}" for name, value in shared(report.results).items())
-    lines += [f"{fixed}." if fixed else "", "", _markdown_row([column.removeprefix(">") for column in columns])]
-    lines += [_markdown_row(["---:" if column.startswith(">") else "---" for column in columns])]
-    lines += [_markdown_row([_markdown_text(cell) for cell in row]) for row in cells]
+    lines += [f"{fixed}." if fixed else "", "", *_markdown_table(columns, cells)]
     environment, settings = report.environment, report.settings
     lines += ["", f"Timed: {settings.timed}.", ""]
     lines += [f"- CPU: {_markdown_text(environment.cpu)}, {environment.usable_cores} cores"]
@@ -112,10 +130,21 @@ def markdown(report: Report) -> str:
     lines += [f"- work: {settings.workload.images} pictures and {settings.workload.texts} sentences"]
     lines += [f"- warning: {_markdown_text(warning)}" for warning in report.warnings]
     lines += [f"- not measured: {_markdown_text(f'{item.row}: {item.reason}')}" for item in report.failures]
+    columns, cells = standings_table(report.results)
+    if cells:
+        lines += ["", "## Ours beside the fastest peer", "", *_markdown_table(columns, cells)]
     if report.compare:
         lines += ["", "## Against the older report", ""]
         lines += [f"- {_markdown_text(change_line(item))}" for item in report.compare]
     return "\n".join(lines) + "\n"
+
+
+def _markdown_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        _markdown_row([column.removeprefix(">") for column in columns]),
+        _markdown_row(["---:" if column.startswith(">") else "---" for column in columns]),
+        *(_markdown_row([_markdown_text(cell) for cell in row]) for row in cells),
+    ]
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

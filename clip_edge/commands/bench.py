@@ -194,11 +194,14 @@ def write_reports(report: Report, out: Path) -> None:
 
 def show(report: Report, console: Console) -> None:
     """The table on stdout; settings and warnings around it."""
-    from clip_edge.benchmarks.tables import change_line, shared, table
+    from clip_edge.benchmarks.tables import change_line, shared, standings_table, table
 
     columns, cells = table(report.results)
     fixed = ", ".join(f"{name} {value}" for name, value in shared(report.results).items())
     console.table(columns, cells, title=fixed or None)
+    columns, cells = standings_table(report.results)
+    if cells:
+        console.table(columns, cells, title="ours beside the fastest peer")
     for item in report.compare:
         console.out(change_line(item))
     for failure in report.failures:
