@@ -16,7 +16,7 @@ from clip_edge.errors import BundleError
 from clip_edge.golden import MAX_GOLDEN_BYTES, Golden, read_golden
 from clip_edge.numerics import TOLERANCES, cosine_rows
 from clip_edge.preprocess import Floats, normalize
-from clip_edge.runtime.backends import DEFAULT, Inputs, Options, find_backend, open_inputs, open_tower
+from clip_edge.runtime.backends import BACKENDS, DEFAULT, Inputs, Options, find_backend, open_inputs, open_tower
 from clip_edge.runtime.verify_graphs import GraphCheck, check_graphs
 
 MAX_GREY = 1  # another build of Pillow may round a pixel the other way; a wrong filter is off by ten and more
@@ -146,7 +146,9 @@ def check_tower(
         BundleError, UnavailableError: the engine cannot run it.
     """
     found = _embed(backend, bundle, artifact, golden, options)
-    return _check(artifact, found, golden, bundle.manifest.embedding.normalized), found
+    precisions = {artifact.precision, BACKENDS[backend].judged_as or artifact.precision}
+    tolerance = min(TOLERANCES[precision].min_cosine for precision in precisions)
+    return _check(artifact, found, golden, bundle.manifest.embedding.normalized, tolerance), found
 
 
 def _embed(backend: str, bundle: Bundle, artifact: Artifact, golden: Golden, options: Options) -> Floats:
@@ -167,9 +169,8 @@ def _batches(rows: np.ndarray, batch: int | None) -> Iterator[np.ndarray]:
         start, turn = start + size, turn + 1
 
 
-def _check(artifact: Artifact, found: Floats, golden: Golden, normalized: bool) -> TowerCheck:
+def _check(artifact: Artifact, found: Floats, golden: Golden, normalized: bool, tolerance: float) -> TowerCheck:
     expected = golden.image_embeds if artifact.tower == "image" else golden.text_embeds
-    tolerance = TOLERANCES[artifact.precision].min_cosine
     with np.errstate(invalid="ignore", over="ignore"):  # NaN is judged below
         cosines = cosine_rows(found, expected)
         max_abs = float(np.abs(found.astype(np.float64) - expected).max())

@@ -15,7 +15,7 @@ from PIL import Image
 from clip_edge.bundle import TOKENIZER, Artifact, Bundle
 from clip_edge.errors import UnavailableError, UsageError, unknown_name
 from clip_edge.files import MAX_JSON_BYTES
-from clip_edge.graphs import Graph
+from clip_edge.graphs import Graph, Precision
 from clip_edge.preprocess import Bytes, Floats, normalize, to_pixels
 from clip_edge.tokenizer import Ids, Tokenizer
 
@@ -48,6 +48,7 @@ class Backend:
     probe: str = ""  # `module:function` that says whether it is here, where no package says so
     prepares: bool = False  # its module has `open_inputs`: pictures and sentences are prepared by the engine too
     refuses: tuple[str, ...] = ()  # precisions of those targets that it cannot run
+    judged_as: Precision | None = None  # whose tolerance holds where it computes in less than the artefact's precision
     graphs: bool = False  # its module has `open_graph`: it runs the graphs for segmentation
 
 
@@ -75,7 +76,8 @@ BACKENDS = {
         install="pip install 'clip-edge[openvino]'",
         summary="the same in bfloat16: faster, and near enough for some models; verify first",
         probe="clip_edge.runtime.backends.openvino_bf16:is_found",
-        refuses=("fp32", "int4"),
+        refuses=("int4",),
+        judged_as="fp16",
     ),
     "onnxruntime-cuda": Backend(
         module="clip_edge.runtime.backends.onnxruntime_cuda",

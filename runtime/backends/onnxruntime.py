@@ -15,6 +15,7 @@ from clip_edge.runtime.backends import Options, Run, RunGraph
 
 Provider = str | tuple[str, Mapping[str, object]]
 MAX_GRAPH_BYTES = 2 * 1024**3  # what one protobuf file can hold
+SPIN_US = "1000"  # as quick as without a limit when calls follow each other; without one a core is busy for ever
 
 
 def open_tower(bundle: Bundle, artifact: Artifact, options: Options) -> Run:
@@ -116,6 +117,7 @@ def _session_options(options: Options, artifact: Artifact | Graph) -> ort.Sessio
     session_options.inter_op_num_threads = 1  # both towers are one chain of operations
     session_options.enable_cpu_mem_arena = False  # it keeps the memory of the largest batch for ever, and saves no time
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
+    session_options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
     if artifact.target in ("trt", "trt-rtx"):
         # Fused kernels misread fp16 scales (onnxruntime 1.32: a cosine of -0.2 to what the pairs alone give).
         session_options.add_session_config_entry("session.disable_quant_qdq", "1")

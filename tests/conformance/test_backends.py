@@ -10,6 +10,7 @@ import pytest
 
 from clip_edge.bundle import GOLDEN, TOWERS, Bundle, Tower
 from clip_edge.golden import read_golden
+from clip_edge.numerics import TOLERANCES
 from clip_edge.preprocess import normalize
 from clip_edge.runtime.backends import BACKENDS, Options, is_installed, open_tower
 
@@ -17,7 +18,7 @@ from clip_edge.runtime.backends import BACKENDS, Options, is_installed, open_tow
 READ_ONNX = [
     name
     for name, backend in BACKENDS.items()
-    if backend.targets[0] == "onnx" and "fp32" not in backend.refuses and is_installed(name)
+    if backend.targets[0] == "onnx" and backend.judged_as is None and is_installed(name)
 ]
 
 
@@ -26,6 +27,7 @@ def test_a_row_is_complete(name: str) -> None:
     backend = BACKENDS[name]
     assert backend.module == f"clip_edge.runtime.backends.{name.replace('-', '_')}"
     assert backend.summary
+    assert {*backend.refuses, backend.judged_as or "fp32"} <= set(TOLERANCES)
     assert backend.install.startswith(("scripts/native", "pip install "))
 
 

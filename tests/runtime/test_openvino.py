@@ -12,6 +12,7 @@ from clip_edge.bundle import GOLDEN, Bundle
 from clip_edge.cli import main
 from clip_edge.errors import BundleError
 from clip_edge.golden import read_golden
+from clip_edge.numerics import TOLERANCES
 from clip_edge.runtime.backends import Options, is_installed, open_tower
 from clip_edge.runtime.verify import verify
 
@@ -52,10 +53,11 @@ def test_every_precision_but_int4_holds_its_tolerance(quantised: Path) -> None:
 def test_bfloat16_is_another_arithmetic_and_is_judged(quantised: Path) -> None:
     exact = {check.path: check for check in verify(quantised, "openvino").towers}
     found = verify(quantised, "openvino-bf16").towers
-    assert [check.precision for check in found if check.tower == "text"] == ["fp16", "int8"]
+    assert [check.precision for check in found if check.tower == "text"] == ["fp32", "fp16", "int8"]
     for check in found:
+        assert check.tolerance == TOLERANCES["int8" if check.precision == "int8" else "fp16"].min_cosine
         assert check.passed == (check.min_cosine >= check.tolerance)
-        if check.precision == "fp16":
+        if check.precision != "int8":
             assert check.max_abs > 2 * exact[check.path].max_abs
 
 
