@@ -115,7 +115,8 @@ def _session_options(options: Options, artifact: Artifact | Graph) -> ort.Sessio
     session_options.log_severity_level = 4  # problems arrive as exceptions; a library does not write to stderr
     session_options.intra_op_num_threads = options.threads or 0
     session_options.inter_op_num_threads = 1  # both towers are one chain of operations
-    session_options.enable_cpu_mem_arena = False  # it keeps the memory of the largest batch for ever, and saves no time
+    # An arena keeps the memory of the largest batch for ever; it saves 0 to 3 % of the time of one row, 8 % of eight.
+    session_options.enable_cpu_mem_arena = False
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
     session_options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
     if artifact.target in ("trt", "trt-rtx"):
