@@ -116,9 +116,12 @@ def change_line(item: RowChange) -> str:
 
 
 def markdown(report: Report) -> str:
-    """The report as a Markdown page: the table, its settings, the machine and the warnings."""
-    columns, cells = table(report.results)
+    """The report as a Markdown page: where ours stands, the table, its settings, the machine and the warnings."""
     lines = ["# Benchmark", ""]
+    columns, cells = standings_table(report.results)
+    if cells:
+        lines += ["## Ours beside the fastest peer", "", *_markdown_table(columns, cells), "", "## Every row", ""]
+    columns, cells = table(report.results)
     fixed = ", ".join(f"{name} {value}" for name, value in shared(report.results).items())
     lines += [f"{fixed}." if fixed else "", "", *_markdown_table(columns, cells)]
     environment, settings = report.environment, report.settings
@@ -130,9 +133,6 @@ def markdown(report: Report) -> str:
     lines += [f"- work: {settings.workload.images} pictures and {settings.workload.texts} sentences"]
     lines += [f"- warning: {_markdown_text(warning)}" for warning in report.warnings]
     lines += [f"- not measured: {_markdown_text(f'{item.row}: {item.reason}')}" for item in report.failures]
-    columns, cells = standings_table(report.results)
-    if cells:
-        lines += ["", "## Ours beside the fastest peer", "", *_markdown_table(columns, cells)]
     if report.compare:
         lines += ["", "## Against the older report", ""]
         lines += [f"- {_markdown_text(change_line(item))}" for item in report.compare]
