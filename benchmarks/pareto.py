@@ -22,6 +22,7 @@ class Dot:
     """A row of the figure. `number` finds it in the legend, `front` says that no other is faster and as accurate."""
 
     number: int
+    bundle: str
     name: str
     p50_s: float
     cosine: float
@@ -58,18 +59,20 @@ def figures(report: Report) -> list[Figure]:
 
 
 def dots_of(rows: Sequence[Row]) -> tuple[Dot, ...]:
-    """The rows in the order of their latency; every bundle has a colour."""
+    """The rows in the order of their latency; every bundle has a colour, and a front: how near a row comes to one model
+    says nothing about another."""
     bundles = list(dict.fromkeys(row.bundle for row in rows))
     dots: list[Dot] = []
-    best = -math.inf
+    best = dict.fromkeys(bundles, -math.inf)
     for number, row in enumerate(sorted(rows, key=lambda row: row.latency_s.p50), 1):
         assert row.accuracy is not None
         cosine = row.accuracy.min_cosine
         names = ([row.bundle] if len(bundles) > 1 else []) + [row.precision, row.backend]
         colour = bundles.index(row.bundle) % COLOURS
-        front = digits(cosine) > best
-        best = max(best, digits(cosine))
-        dots.append(Dot(number, " · ".join(names), row.latency_s.p50, cosine, row.file_bytes, colour, front))
+        front = digits(cosine) > best[row.bundle]
+        best[row.bundle] = max(best[row.bundle], digits(cosine))
+        name = " · ".join(names)
+        dots.append(Dot(number, row.bundle, name, row.latency_s.p50, cosine, row.file_bytes, colour, front))
     return tuple(dots)
 
 
@@ -91,9 +94,10 @@ def scatter(dots: Sequence[Dot]) -> str:
 
     label = "; ".join(f"{dot.number} {dot.name.replace('·', ',')} {duration(dot.p50_s)}" for dot in dots)
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{_plain(label)}">', *_axes(low, high, top)]
-    steps = [place(dot) for dot in dots if dot.front]
-    path = " ".join(f"{across:.1f},{up:.1f}" for across, up in steps)
-    parts.append(f'<polyline class="front" points="{path}"/>')
+    for bundle in dict.fromkeys(dot.bundle for dot in dots):
+        steps = [place(dot) for dot in dots if dot.front and dot.bundle == bundle]
+        path = " ".join(f"{across:.1f},{up:.1f}" for across, up in steps)
+        parts.append(f'<polyline class="front" points="{path}"/>')
     for dot in sorted(dots, key=lambda dot: -dot.file_bytes):  # small ones stay visible
         across, up = place(dot)
         radius = SMALLEST + (LARGEST - SMALLEST) * math.sqrt(dot.file_bytes / largest)

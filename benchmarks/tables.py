@@ -80,17 +80,16 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 def standings_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Ours beside the fastest peer: columns and cells as of `table`; no cells without peers."""
-    columns = ["model", "tower", ">batch", ">threads", "ours", ">p50", "fastest peer", ">p50", ">ratio", "verdict"]
+    columns = ["model", "tower", ">batch", ">threads", "ours", "verdict", ">p50", "fastest peer", ">p50", ">ratio"]
     cells = []
     for item in standings(rows):
         ours, peer, change = item.ours, item.peer, item.change
         cells.append(
             [
                 *(ours.bundle, ours.tower, str(ours.batch), str(ours.threads)),
-                *(f"{ours.precision} {ours.backend}", duration(ours.latency_s.p50)),
+                *(f"{ours.precision} {ours.backend}", item.verdict, duration(ours.latency_s.p50)),
                 *(f"{peer.precision} {peer.backend.removeprefix(PREFIX)}", duration(peer.latency_s.p50)),
                 f"{change.ratio:.2f} ({change.ratio_low:.2f} … {change.ratio_high:.2f})",
-                item.verdict,
             ]
         )
     return columns, cells

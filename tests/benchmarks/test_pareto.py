@@ -16,18 +16,22 @@ COSINES = st.sampled_from([0.5, 0.97, 0.99, 0.995, 0.9999, 0.99999, 1.0])
 FACTORS = st.floats(0.01, 100.0)
 
 
-@given(st.lists(st.tuples(FACTORS, COSINES), min_size=1, max_size=12))
-def test_the_front_is_what_nothing_beats(given_rows: list[tuple[float, float]]) -> None:
-    rows = [make_row(0, factor, accuracy=Accuracy(cosine, 0.9, True)) for factor, cosine in given_rows]
+@given(st.lists(st.tuples(FACTORS, COSINES, st.sampled_from(["one", "other"])), min_size=1, max_size=12))
+def test_the_front_is_what_nothing_of_its_model_beats(given_rows: list[tuple[float, float, str]]) -> None:
+    rows = [
+        make_row(0, factor, accuracy=Accuracy(cosine, 0.9, True), bundle=name) for factor, cosine, name in given_rows
+    ]
     dots = dots_of(rows)
     assert [dot.number for dot in dots] == list(range(1, len(rows) + 1))
     for dot in dots:
         beaten = any(
-            other.p50_s <= dot.p50_s and digits(other.cosine) >= digits(dot.cosine) and other is not dot
+            other.p50_s <= dot.p50_s and digits(other.cosine) >= digits(dot.cosine) and other.bundle == dot.bundle
             for other in dots[: dot.number - 1]
         )
         assert dot.front != beaten
-    assert "nan" not in scatter(dots)
+    drawn = scatter(dots)
+    assert "nan" not in drawn
+    assert drawn.count("<polyline") == len({dot.bundle for dot in dots})
 
 
 @pytest.mark.parametrize(("cosine", "nines"), [(0.0, 0.0), (0.9, 1.0), (0.999, 3.0), (1.0, 7.0), (1.0000001, 7.0)])
