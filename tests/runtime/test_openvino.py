@@ -1,18 +1,23 @@
-"""OpenVINO beside the reference: any number of rows, in float32 and in bfloat16, and what it cannot load."""
+"""OpenVINO beside the reference: any number of rows, in float32 and in bfloat16, and what it cannot load.
+
+`scripts/test` gives this file a process of its own.
+"""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from clip_edge.benchmarks.report import read_report
-from clip_edge.bundle import GOLDEN, Bundle
+from clip_edge.bundle import GOLDEN, TOWERS, Bundle, Tower
 from clip_edge.cli import main
 from clip_edge.errors import BundleError
 from clip_edge.golden import read_golden
 from clip_edge.numerics import TOLERANCES
+from clip_edge.preprocess import normalize
 from clip_edge.runtime.backends import Options, is_installed, open_tower
 from clip_edge.runtime.verify import verify
 
@@ -28,6 +33,21 @@ def quantised(tiny_student: Path, tiny_calibration: Path, tmp_path_factory: pyte
     requests = [Request("onnx", precision) for precision in ("fp32", "fp16", "int8", "int4")]
     export(tiny_student, requests, out, calibration=tiny_calibration)
     return out
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("options", [Options(threads=1), Options(threads=2), Options()])
+def test_it_gives_the_reference_from_any_thread(tower: Tower, options: Options, tiny_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    golden = read_golden((tiny_bundle / GOLDEN).read_bytes(), bundle.manifest, tiny_bundle)
+    run = open_tower("openvino", bundle, bundle.manifest.artifact(tower, ["onnx"]), options)
+    inputs: np.ndarray = golden.input_ids.astype(np.int32)  # graphs want int64: callers need not know
+    expected = golden.text_embeds
+    if tower == "image":
+        inputs, expected = normalize(golden.pixels, bundle.manifest.image.preprocess), golden.image_embeds
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: run(inputs), range(8)):
+            assert np.abs(found - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 17])
