@@ -13,9 +13,8 @@ from clip_edge.benchmarks.soak import summarise_soak
 from clip_edge.bundle import GOLDEN, Artifact, Bundle
 from clip_edge.files import human_bytes
 from clip_edge.golden import MAX_GOLDEN_BYTES, read_golden
-from clip_edge.graphs import Parity
 from clip_edge.runtime.backends import BACKENDS, DEFAULT, Options
-from clip_edge.runtime.verify import TowerCheck, check_tower
+from clip_edge.runtime.verify import check_tower
 
 OUTLIERS_SHARE = 0.1  # a long tail has some; more than a tenth is another program
 
@@ -33,13 +32,12 @@ def accuracy_of(cell: Cell, bundle: Bundle) -> Accuracy | None:
         BundleError, UnavailableError: the engine cannot run it.
     """
     artifact = _artifact(cell, bundle)
-    found: Parity | TowerCheck | None = artifact.verification
     if cell.backend != DEFAULT:
         golden = read_golden(bundle.read(GOLDEN, MAX_GOLDEN_BYTES), bundle.manifest, bundle.folder / GOLDEN)
-        found, _ = check_tower(cell.backend, bundle, artifact, golden, Options(cell.threads))
-    if found is None:
-        return None
-    return Accuracy(found.min_cosine, found.tolerance, found.min_cosine >= found.tolerance)
+        here, _ = check_tower(cell.backend, bundle, artifact, golden, Options(cell.threads))
+        return Accuracy(here.min_cosine, here.tolerance, here.passed)
+    proof = artifact.verification
+    return None if proof is None else Accuracy(proof.min_cosine, proof.tolerance, proof.min_cosine >= proof.tolerance)
 
 
 def _artifact(cell: Cell, bundle: Bundle) -> Artifact:
