@@ -60,10 +60,13 @@ def load(
 
     Raises:
         BundleError: the bundle is damaged or has no graph for this backend.
-        UsageError: unknown backend or precision (the nearest is named).
+        UsageError: unknown backend or precision (the nearest is named), or a precision that the backend does not run.
         UnavailableError: the package of the backend is not installed.
     """
-    targets = find_backend(backend).targets
+    row = find_backend(backend)
+    targets = row.targets
+    if precision in row.refuses:
+        raise UsageError(f"backend `{backend}` does not run {precision}", hint=f"`{DEFAULT}` runs every precision")
     if threads is not None and threads < 1:
         raise UsageError(f"`threads` must be at least 1; found {threads}")
     opened = Bundle.open(Path(bundle), verify_hashes=False, trusted=trusted)

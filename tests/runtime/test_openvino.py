@@ -14,10 +14,11 @@ import pytest
 from clip_edge.benchmarks.report import read_report
 from clip_edge.bundle import GOLDEN, TOWERS, Bundle, Tower
 from clip_edge.cli import main
-from clip_edge.errors import BundleError
+from clip_edge.errors import BundleError, UsageError
 from clip_edge.golden import read_golden
 from clip_edge.numerics import TOLERANCES
 from clip_edge.preprocess import normalize
+from clip_edge.runtime import load
 from clip_edge.runtime.backends import Options, is_installed, open_tower
 from clip_edge.runtime.verify import verify
 
@@ -90,6 +91,12 @@ def test_what_it_cannot_load_is_said_in_words(tiny_bundle: Path, monkeypatch: py
     assert problem.value.what.startswith("openvino 20")
     assert f" cannot load {artifact.path}: " in problem.value.what
     assert problem.value.exit_code == 1
+
+
+def test_a_precision_that_it_does_not_run_is_refused(quantised: Path) -> None:
+    with pytest.raises(UsageError, match="backend `openvino` does not run int4") as problem:
+        load(quantised, "openvino", precision="int4")
+    assert problem.value.hint == "`onnxruntime` runs every precision"
 
 
 def test_bench_measures_how_near_it_comes_here(tiny_bundle: Path, tmp_path: Path) -> None:
