@@ -122,6 +122,8 @@ def clean_canonicalize(text: str) -> str:
 
 
 def _mended(text: str) -> str:
+    if text.isascii() and text.isprintable() and "&" not in text:
+        return text  # nothing to mend, and to find that out takes ftfy longer than the tokenizer needs
     import ftfy
 
     return html.unescape(html.unescape(ftfy.fix_text(text)))  # twice: web captions hold `&amp;amp;`

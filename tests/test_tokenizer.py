@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import html
 import json
 import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import ftfy
 import numpy as np
 import pytest
 import tokenizers
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 
 from clip_edge.errors import ArtifactError, UsageError
 from clip_edge.schema import as_dict, build
-from clip_edge.tokenizer import TextSpec, Tokenizer, clean_clip
+from clip_edge.tokenizer import TextSpec, Tokenizer, clean_clip, clean_whitespace
 
 SPEC = TextSpec(context_length=6, vocab_size=259, pad_id=0, bos_id=1, eos_id=2, clean="none")
 
@@ -138,6 +140,11 @@ def test_travels_between_processes() -> None:
 )
 def test_clip_cleaning(text: str, clean: str) -> None:
     assert clean_clip(text) == clean
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=60) | st.text(max_size=20))
+def test_text_that_skips_ftfy_is_what_ftfy_gives(text: str) -> None:
+    assert clean_whitespace(text) == " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
 def test_needs_neither_torch_nor_open_clip() -> None:
