@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-STAGES = ("decode", "preprocess", "tokenise", "encode", "start", "import", "load", "first")
+STAGES = ("decode", "preprocess", "tokenise", "encode", "transfer", "start", "import", "load", "first")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from clip_edge.errors import BundleError, DataError, UsageError
 from clip_edge.graphs import GraphName
 from clip_edge.images import as_rgb, open_image
 from clip_edge.preprocess import Bytes, Floats
+from clip_edge.runtime import transfers
 from clip_edge.runtime.backends import (
     DEFAULT,
     Inputs,
@@ -101,7 +102,10 @@ class Model:
 
     @property
     def timings(self) -> dict[str, float]:
-        """Seconds of this thread's last call by stage: `decode`, `preprocess`, `tokenise`, `encode`."""
+        """Seconds of this thread's last call by stage: `decode`, `preprocess`, `tokenise`, `encode`.
+
+        On a GPU the copies to it and back are a stage of their own, `transfer`, and no part of `encode`.
+        """
         return dict(getattr(self._last, "timings", {}))
 
     def __enter__(self) -> Self:
@@ -250,7 +254,11 @@ class Model:
     @contextmanager
     def _timed(self, *stages: str) -> Iterator[dict[str, float]]:
         timings = dict.fromkeys(stages, 0.0)
+        transfers.take()  # a call that failed may have left some
         yield timings
+        if (copied_s := transfers.take()) > 0:
+            timings["encode"] -= copied_s
+            timings["transfer"] = copied_s
         self._last.timings = timings
 
 

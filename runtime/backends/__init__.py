@@ -87,6 +87,14 @@ BACKENDS = {
         summary="NVIDIA GPUs through CUDA and cuDNN",
         probe="clip_edge.runtime.backends.onnxruntime_cuda:is_found",
     ),
+    "onnxruntime-tensorrt": Backend(
+        module="clip_edge.runtime.backends.onnxruntime_tensorrt",
+        targets=("trt",),
+        package="onnxruntime-gpu, with TensorRT and an NVIDIA GPU",
+        install="pip install onnxruntime-gpu in place of onnxruntime, and the TensorRT that it was built for",
+        summary="NVIDIA GPUs through ONNX Runtime's TensorRT provider; `tensorrt` needs no ONNX Runtime",
+        probe="clip_edge.runtime.backends.onnxruntime_tensorrt:is_found",
+    ),
     "tensorrt": Backend(
         module="clip_edge.runtime.backends.tensorrt",
         targets=("trt",),

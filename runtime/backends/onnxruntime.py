@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import onnxruntime as ort
@@ -11,10 +13,12 @@ from clip_edge.bundle import EXPORT_AGAIN, Artifact, Bundle
 from clip_edge.errors import BundleError, UnavailableError
 from clip_edge.graphs import Graph
 from clip_edge.preprocess import Floats
+from clip_edge.runtime import transfers
 from clip_edge.runtime.backends import Options, Run, RunGraph
 
 Provider = str | tuple[str, Mapping[str, object]]
 MAX_GRAPH_BYTES = 2 * 1024**3  # what one protobuf file can hold
+TENSORRT = "TensorrtExecutionProvider"
 SPIN_US = "1000"  # as quick as without a limit when calls follow each other; without one a core is busy for ever
 
 
@@ -29,8 +33,12 @@ def open_tower(bundle: Bundle, artifact: Artifact, options: Options) -> Run:
     return open_on(["CPUExecutionProvider"], bundle, artifact, options)
 
 
-def open_on(providers: Sequence[Provider], bundle: Bundle, artifact: Artifact, options: Options) -> Run:
+def open_on(
+    providers: Sequence[Provider], bundle: Bundle, artifact: Artifact, options: Options, device: str = "cpu"
+) -> Run:
     """As `open_tower`, on the first of `providers`; the others take the operations that it does not know.
+
+    `device` is where the first one wants its input, and gives its output: `cpu`, or `cuda` for the GPU of `options`.
 
     Raises:
         BundleError: as `open_tower`.
@@ -40,11 +48,32 @@ def open_on(providers: Sequence[Provider], bundle: Bundle, artifact: Artifact, o
     _check_names(session, artifact.path, ([artifact.input], [artifact.output]), bundle)
 
     def run(array: np.ndarray) -> Floats:
-        given = {artifact.input: array.astype(artifact.input_dtype, copy=False)}
-        (embeds,) = _run(session, [artifact.output], given, artifact.path, bundle)
+        values = array.astype(artifact.input_dtype, copy=False)
+        with _explained(artifact.path, bundle):
+            if device == "cpu":
+                (embeds,) = session.run([artifact.output], {artifact.input: values})
+            else:
+                embeds = run_on(session, artifact, values, device, options.device)
         return _checked(embeds, (len(array), bundle.manifest.embedding.dim), artifact.path, bundle)
 
     return run
+
+
+def run_on(session: ort.InferenceSession, artifact: Artifact, values: np.ndarray, device: str, index: int) -> object:
+    """What the session gives for (B, ...), with the copies to the device and back told to `transfers`."""
+    started_s = time.perf_counter()
+    given = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values), device, index)
+    copied_s = time.perf_counter() - started_s
+    binding = session.io_binding()
+    binding.bind_ortvalue_input(artifact.input, given)
+    binding.bind_output(artifact.output, device, index)
+    session.run_with_iobinding(binding)
+    binding.synchronize_outputs()
+    done_s = time.perf_counter()
+    (embeds,) = binding.copy_outputs_to_cpu()
+    transfers.add(copied_s + time.perf_counter() - done_s)
+    found: object = embeds
+    return found
 
 
 def open_graph(bundle: Bundle, graph: Graph, options: Options) -> RunGraph:
@@ -60,7 +89,8 @@ def open_graph(bundle: Bundle, graph: Graph, options: Options) -> RunGraph:
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, Floats]:
         given = {item.name: inputs[item.name].astype(item.dtype, copy=False) for item in graph.inputs}
         batch = len(next(iter(given.values())))
-        values = _run(session, outputs, given, graph.path, bundle)
+        with _explained(graph.path, bundle):
+            values = session.run(outputs, given)
         return {
             item.name: _checked(value, (batch, *item.shape[1:]), graph.path, bundle)
             for item, value in zip(graph.outputs, values, strict=True)
@@ -81,7 +111,7 @@ def _open_session(
         )
     graph = bundle.read(artifact.path, MAX_GRAPH_BYTES)
     try:
-        session = ort.InferenceSession(graph, _session_options(options, artifact), providers=list(providers))
+        session = ort.InferenceSession(graph, _session_options(options, artifact, wanted), providers=list(providers))
     except Exception as problem:  # onnxruntime's errors share no base class
         raise BundleError(
             f"onnxruntime {ort.__version__} cannot load {artifact.path}: {_first_line(problem)}",
@@ -96,21 +126,19 @@ def _open_session(
     return session
 
 
-def _run(
-    session: ort.InferenceSession, outputs: Sequence[str], given: dict[str, np.ndarray], path: str, bundle: Bundle
-) -> list[object]:
+@contextmanager
+def _explained(path: str, bundle: Bundle) -> Iterator[None]:
     try:
-        values: list[object] = session.run(list(outputs), given)
+        yield
     except Exception as problem:
         raise BundleError(
             f"onnxruntime {ort.__version__} cannot run {path}: {_first_line(problem)}",
             where=bundle.folder / path,
             hint=EXPORT_AGAIN,
         ) from problem
-    return values
 
 
-def _session_options(options: Options, artifact: Artifact | Graph) -> ort.SessionOptions:
+def _session_options(options: Options, artifact: Artifact | Graph, provider: str) -> ort.SessionOptions:
     session_options = ort.SessionOptions()
     session_options.log_severity_level = 4  # problems arrive as exceptions; a library does not write to stderr
     session_options.intra_op_num_threads = options.threads or 0
@@ -119,7 +147,9 @@ def _session_options(options: Options, artifact: Artifact | Graph) -> ort.Sessio
     session_options.enable_cpu_mem_arena = False
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
     session_options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
-    if artifact.target in ("trt", "trt-rtx"):
+    if provider == TENSORRT:  # the graph as it was written for it: constants that are folded lose their 8 bits
+        session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    elif artifact.target in ("trt", "trt-rtx"):
         # Fused kernels misread fp16 scales (onnxruntime 1.32: a cosine of -0.2 to what the pairs alone give).
         session_options.add_session_config_entry("session.disable_quant_qdq", "1")
         # The last level crashes (1.32: a segmentation fault) on the casts around fp16 in causal text towers.

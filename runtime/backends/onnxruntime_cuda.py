@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
 
 from clip_edge.bundle import Artifact, Bundle
 from clip_edge.machine import gpus
@@ -30,6 +32,19 @@ def open_tower(bundle: Bundle, artifact: Artifact, options: Options) -> Run:
     """
     from clip_edge.runtime.backends.onnxruntime import open_on
 
+    load_libraries()
+    return open_on([provider(options), "CPUExecutionProvider"], bundle, artifact, options, device="cuda")
+
+
+def provider(options: Options) -> tuple[str, dict[str, object]]:
+    """The provider's name and its settings, as ONNX Runtime takes them."""
     # The default, an exhaustive search, takes seconds for each new batch size.
-    settings = {"device_id": options.device, "cudnn_conv_algo_search": "HEURISTIC"}
-    return open_on([(PROVIDER, settings), "CPUExecutionProvider"], bundle, artifact, options)
+    return PROVIDER, {"device_id": options.device, "cudnn_conv_algo_search": "HEURISTIC"}
+
+
+def load_libraries() -> None:
+    """CUDA and cuDNN from NVIDIA's packages, where they are: `onnxruntime-gpu[cuda,cudnn]` brings them."""
+    import onnxruntime as ort
+
+    with contextlib.redirect_stdout(io.StringIO()):  # what is missing, the session says when it is opened
+        ort.preload_dlls()

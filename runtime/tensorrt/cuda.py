@@ -17,6 +17,7 @@ LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NEEDS_GPU = "run this on a machine with an NVIDIA GPU and its driver; `nvidia-smi` says what is there"
 MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for other people's work on the default stream
+THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do meanwhile does not spoil a capture
 OUT_OF_MEMORY = 2
 
 
@@ -96,6 +97,49 @@ class Cuda:
     def synchronize(self, stream: int) -> None:
         """Wait until everything on the stream is done."""
         self._call("cuStreamSynchronize", ctypes.c_void_p(stream))
+
+    def event(self) -> int:
+        """A mark that can be put into a stream, and says when the GPU came by."""
+        event = ctypes.c_void_p()
+        self._call("cuEventCreate", ctypes.byref(event), 0)
+        return int(event.value or 0)
+
+    def record(self, event: int, stream: int) -> None:
+        """Put the mark behind everything that is on the stream."""
+        self._call("cuEventRecord", ctypes.c_void_p(event), ctypes.c_void_p(stream))
+
+    def elapsed_s(self, start: int, end: int) -> float:
+        """Seconds between two marks that the GPU has passed, to half a microsecond."""
+        milliseconds = ctypes.c_float()
+        self._call("cuEventElapsedTime", ctypes.byref(milliseconds), ctypes.c_void_p(start), ctypes.c_void_p(end))
+        return milliseconds.value / 1e3
+
+    def free_event(self, event: int) -> None:
+        """Give a mark back."""
+        self._call("cuEventDestroy_v2", ctypes.c_void_p(event))
+
+    def begin_capture(self, stream: int) -> None:
+        """From now on, work on the stream is written down and not done."""
+        self._call("cuStreamBeginCapture_v2", ctypes.c_void_p(stream), THREAD_LOCAL)
+
+    def end_capture(self, stream: int) -> int:
+        """What was written down, as a CUDA graph for `launch`: one call in place of one for every kernel."""
+        graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
+        self._call("cuStreamEndCapture", ctypes.c_void_p(stream), ctypes.byref(graph))
+        try:
+            flags = ctypes.c_ulonglong(0)
+            self._call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, flags)
+        finally:
+            self._call("cuGraphDestroy", graph)
+        return int(executable.value or 0)
+
+    def launch(self, graph: int, stream: int) -> None:
+        """Do everything in the graph, on the stream."""
+        self._call("cuGraphLaunch", ctypes.c_void_p(graph), ctypes.c_void_p(stream))
+
+    def free_graph(self, graph: int) -> None:
+        """Give a graph back."""
+        self._call("cuGraphExecDestroy", ctypes.c_void_p(graph))
 
     def _attribute(self, number: int) -> int:
         value = ctypes.c_int()

@@ -46,5 +46,5 @@ def test_an_unknown_backend_names_the_nearest(tiny_bundle: Path, capsys: pytest.
     assert main(["verify", str(tiny_bundle), "--backend", "onnxruntim"]) == 2
     assert capsys.readouterr().err == (
         "error: unknown backend: `onnxruntim`\n\nhint: did you mean `onnxruntime`? known: coreml, mil, native, "
-        "onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt, tensorrt-rtx\n"
+        "onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, openvino, openvino-bf16, tensorrt, tensorrt-rtx\n"
     )
