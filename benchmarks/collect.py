@@ -45,6 +45,7 @@ def merged(paths: Sequence[Path]) -> Report:
         warnings=tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
         failures=tuple(dict.fromkeys(failure for part in parts for failure in part.failures)),
         devices={name: device for part in parts for name, device in part.devices.items()},
+        ceilings=tuple({(one.kind, one.threads): one for part in parts for one in part.ceilings}.values()),
         compare=(),
     )
 

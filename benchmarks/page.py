@@ -17,7 +17,16 @@ from clip_edge import __version__
 from clip_edge.benchmarks.pareto import figures
 from clip_edge.benchmarks.plots import Line, line_chart
 from clip_edge.benchmarks.report import Report, Row
-from clip_edge.benchmarks.tables import HERE, change_line, duration, shared, standings_table, table, varying
+from clip_edge.benchmarks.tables import (
+    HERE,
+    ceiling_line,
+    change_line,
+    duration,
+    shared,
+    standings_table,
+    table,
+    varying,
+)
 from clip_edge.errors import UnavailableError
 from clip_edge.files import human_bytes
 
@@ -144,7 +153,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"picture": picture, "chart": _chart, "cell": _cell, "drawn": _drawn}
+    made.filters |= {"picture": picture, "chart": _chart, "cell": _cell, "drawn": _drawn, "ceiling_line": ceiling_line}
     made.globals |= {
         "latency": latency_rows,
         "machine": machine_facts,

@@ -30,6 +30,11 @@ TIMED = (
 )
 
 
+def items_of(scenario: Scenario, batch: int) -> int:
+    """Pictures or sentences of one query."""
+    return {"offline": OFFLINE_SAMPLES, "multi-stream": STREAMS}.get(scenario, batch)
+
+
 @dataclass(frozen=True)
 class Cell:
     """One combination that is measured: it becomes one row."""
@@ -50,7 +55,7 @@ class Cell:
     @property
     def items(self) -> int:
         """Pictures or sentences of one query."""
-        return {"offline": OFFLINE_SAMPLES, "multi-stream": STREAMS}.get(self.scenario, self.batch)
+        return items_of(self.scenario, self.batch)
 
     @property
     def name(self) -> str:

@@ -52,6 +52,31 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Ceiling:
+    """The most that a device can do, measured: the fastest matrix products and copies of `engine`.
+
+    `kind` is cpu or cuda; bytes are counted when they are read and when they are written.
+    """
+
+    kind: str
+    name: str
+    threads: int
+    engine: str
+    matmul_flops_per_s: dict[str, float]
+    copy_bytes_per_s: float
+
+
+@dataclass(frozen=True)
+class Share:
+    """How near the stage `encode` of a row comes to its device's ceilings: `flops` of a query, of the fastest `matmul`;
+    its weights, of the `bandwidth`."""
+
+    flops: int
+    matmul: float
+    bandwidth: float
+
+
+@dataclass(frozen=True)
 class Row:
     """One measured combination. `samples_s` are the raw query times in order, `stages_s` those of the middle half."""
 
@@ -73,6 +98,7 @@ class Row:
     energy_j: float | None = None  # of one picture or sentence; None: nothing here counts joules
     soak: Soak | None = None
     reference_s: tuple[float, ...] = ()  # the reference load beside the queries, in order
+    share: Share | None = None  # None: no ceilings were measured
     device: str = ""  # another machine than the one that wrote the report; `devices` says what it is
 
     @property
@@ -124,6 +150,7 @@ class Report:
     compare: tuple[RowChange, ...] = ()
     failures: tuple[Failure, ...] = ()
     devices: dict[str, Device] = field(default_factory=dict)
+    ceilings: tuple[Ceiling, ...] = ()
     interrupted: bool = False  # the run was ended before every row was finished
 
 

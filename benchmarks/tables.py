@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clip_edge.benchmarks.peers import PREFIX
-from clip_edge.benchmarks.report import Accuracy, Report, Row, RowChange
+from clip_edge.benchmarks.report import Accuracy, Ceiling, Report, Row, RowChange
 from clip_edge.benchmarks.standings import standings
 from clip_edge.benchmarks.stats import least_visible
 from clip_edge.files import human_bytes
@@ -58,7 +58,8 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     columns = [f">{name}" if name in ("batch", "threads") else name for name in names]
     columns += [">p50", ">p90", ">p99", ">jitter", ">per s", ">peak memory", ">file", ">min cosine"]
     counted = any(row.energy_j is not None for row in rows)
-    columns += [">energy"] * counted + ["stages"]
+    shares = any(row.share is not None for row in rows)
+    columns += [">energy"] * counted + [">of matmul", ">of bandwidth"] * shares + ["stages"]
     cells = []
     for row in rows:
         latency = row.latency_s
@@ -72,10 +73,27 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
                 human_bytes(row.file_bytes),
                 "–" if row.accuracy is None else _cosine(row.accuracy),
                 *(["–" if row.energy_j is None else energy(row.energy_j)] * counted),
+                *(_shares(row) * shares),
                 " · ".join(f"{name} {duration(seconds)}" for name, seconds in row.stages_s.items()),
             ]
         )
     return columns, cells
+
+
+def _shares(row: Row) -> list[str]:
+    return ["–", "–"] if row.share is None else [f"{row.share.matmul:.0%}", f"{row.share.bandwidth:.0%}"]
+
+
+def ceiling_line(ceiling: Ceiling) -> str:
+    """`cpu, 2 threads: matmul float32 210 GFLOP/s, bfloat16 1.40 TFLOP/s, copies 12.0 GB/s (torch 2.13.0)`."""
+    where = ceiling.name if ceiling.kind == "cuda" else f"{ceiling.name}, threads {ceiling.threads}"
+    products = ", ".join(f"{name} {_rate(value, 'FLOP/s')}" for name, value in ceiling.matmul_flops_per_s.items())
+    return f"ceilings of {where}: matmul {products}; copies {_rate(ceiling.copy_bytes_per_s, 'B/s')} ({ceiling.engine})"
+
+
+def _rate(value: float, unit: str) -> str:
+    factor, prefix = (1e12, "T") if value >= 1e12 else (1e9, "G")
+    return f"{_three_digits(value / factor)} {prefix}{unit}"
 
 
 def standings_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -129,6 +147,7 @@ def markdown(report: Report) -> str:
     lines += [f"- system: {environment.operating_system}, Python {environment.python}"]
     lines += [f"- {name}: {version}" for name, version in environment.packages.items()]
     lines += [f"- energy: {_markdown_text(environment.energy)}"]
+    lines += [f"- {_markdown_text(ceiling_line(ceiling))}" for ceiling in report.ceilings]
     lines += [f"- work: {settings.workload.images} pictures and {settings.workload.texts} sentences"]
     lines += [f"- warning: {_markdown_text(warning)}" for warning in report.warnings]
     lines += [f"- not measured: {_markdown_text(f'{item.row}: {item.reason}')}" for item in report.failures]

@@ -53,12 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--emulator", default="", metavar="WORDS", help="what --device runs the program with")
     parser.add_argument("--image", nargs="+", type=Path, default=[], metavar="F", help="pictures to measure with")
     parser.add_argument("--text", nargs="+", default=[], metavar="T", help="sentences to measure with")
+    parser.add_argument("--ceilings", action="store_true", help="measure what the machine can do, and each row's share")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write report.json, report.md and report.html")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="an older report; exit 1 if a row is slower")
     parser.add_argument("--dry-run", action="store_true", help="list what would be measured, and stop")
 
 
 def run(args: argparse.Namespace, console: Console) -> Outcome:
+    from clip_edge.benchmarks.ceilings import need_packages, with_ceilings
     from clip_edge.benchmarks.compare import compare_reports, refuse_unlike
     from clip_edge.benchmarks.environment import read_environment
     from clip_edge.benchmarks.plan import settings_of
@@ -76,9 +78,14 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     if args.out is not None:
         refuse_existing(args.out)
         _need_templates()
+    if args.ceilings:
+        need_packages()
     kept = None if args.out is None else args.out.with_name(f"{args.out.name}.partial.json")
     keep = (lambda partial: None) if kept is None else (lambda partial: write_json(kept, report_dict(partial)))
     report = measure(plan, console, here=here, remotes=remotes, phones=_phones(args), keep=keep)
+    if args.ceilings and not report.interrupted:
+        console.say("measuring the fastest matrix products and copies")
+        report = with_ceilings(report, plan)
     if old is not None and report.results:
         report = replace(report, compare=compare_reports(old, report, old_path=args.compare))
     show(report, console)  # first: the disk may be full
@@ -194,7 +201,7 @@ def write_reports(report: Report, out: Path) -> None:
 
 def show(report: Report, console: Console) -> None:
     """The table on stdout; settings and warnings around it."""
-    from clip_edge.benchmarks.tables import change_line, shared, standings_table, table
+    from clip_edge.benchmarks.tables import ceiling_line, change_line, shared, standings_table, table
 
     columns, cells = table(report.results)
     fixed = ", ".join(f"{name} {value}" for name, value in shared(report.results).items())
@@ -202,6 +209,8 @@ def show(report: Report, console: Console) -> None:
     columns, cells = standings_table(report.results)
     if cells:
         console.table(columns, cells, title="ours beside the fastest peer")
+    for ceiling in report.ceilings:
+        console.out(ceiling_line(ceiling))
     for item in report.compare:
         console.out(change_line(item))
     for failure in report.failures:

@@ -49,6 +49,7 @@ class Backend:
     prepares: bool = False  # its module has `open_inputs`: pictures and sentences are prepared by the engine too
     refuses: tuple[str, ...] = ()  # precisions of those targets that it cannot run
     judged_as: Precision | None = None  # whose tolerance holds where it computes in less than the artefact's precision
+    gpu: bool = False  # it computes on an NVIDIA GPU
     graphs: bool = False  # its module has `open_graph`: it runs the graphs for segmentation
 
 
@@ -86,6 +87,7 @@ BACKENDS = {
         install="pip install onnxruntime-gpu in place of onnxruntime",
         summary="NVIDIA GPUs through CUDA and cuDNN",
         probe="clip_edge.runtime.backends.onnxruntime_cuda:is_found",
+        gpu=True,
     ),
     "onnxruntime-tensorrt": Backend(
         module="clip_edge.runtime.backends.onnxruntime_tensorrt",
@@ -94,6 +96,7 @@ BACKENDS = {
         install="pip install onnxruntime-gpu in place of onnxruntime, and the TensorRT that it was built for",
         summary="NVIDIA GPUs through ONNX Runtime's TensorRT provider; `tensorrt` needs no ONNX Runtime",
         probe="clip_edge.runtime.backends.onnxruntime_tensorrt:is_found",
+        gpu=True,
     ),
     "tensorrt": Backend(
         module="clip_edge.runtime.backends.tensorrt",
@@ -101,6 +104,7 @@ BACKENDS = {
         package="tensorrt",
         install="pip install tensorrt",
         summary="NVIDIA servers and Jetson boards; engines are built on the device by `clip-edge build`",
+        gpu=True,
     ),
     "tensorrt-rtx": Backend(
         module="clip_edge.runtime.backends.tensorrt_rtx",
@@ -108,6 +112,7 @@ BACKENDS = {
         package="tensorrt_rtx_bindings",
         install="pip install 'clip-edge[trt-rtx]'",
         summary="NVIDIA desktop GPUs, Turing to Blackwell; engines travel in the bundle",
+        gpu=True,
     ),
     "native": Backend(
         module="clip_edge.runtime.backends.native",
