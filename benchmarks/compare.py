@@ -11,7 +11,7 @@ from clip_edge.errors import UsageError
 from clip_edge.schema import as_dict
 
 # What changes the population that samples are drawn from. The stopping rules only change how many are drawn.
-SETTINGS = ("workload", "timed", "warmup_s", "offline_samples")
+SETTINGS = ("workload", "timed", "warmup_s", "offline_samples", "own_processes")
 DEVICE = ("cpu", "usable_cores", "architecture", "governor", "on_battery")
 
 

@@ -112,6 +112,15 @@ class Plan:
         """The most time that the rows can take, without loading models and measuring memory."""
         return sum(self.limits_s.values())
 
+    @property
+    def has_peers(self) -> bool:
+        """Whether other tools are measured, too."""
+        return any(cell.peer for cell in self.limits_s)
+
+    def is_apart(self, cell: Cell) -> bool:
+        """Whether the row has a process of its own: a peer's always, and ours beside peers."""
+        return cell.peer is not None or (self.has_peers and cell.scenario not in PEERLESS)
+
     def rules(self, cell: Cell) -> Rules:
         """When the row has been measured well enough."""
         limit_s = self.limits_s[cell]
@@ -223,4 +232,5 @@ def settings_of(plan: Plan) -> Settings:
         precision=rules.precision,
         offline_samples=OFFLINE_SAMPLES,
         reference=identity(),
+        own_processes=plan.has_peers,
     )

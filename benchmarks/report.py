@@ -39,6 +39,7 @@ class Settings:
     min_samples: int
     precision: float
     offline_samples: int
+    own_processes: bool = False  # rows of ours had a process each, as those of peers have
     reference: str = ""  # the load between the queries, see `benchmarks.reference`; empty: none was run
 
 

@@ -112,19 +112,20 @@ class _Run:
     def measure_group(self, cells: Sequence[Cell]) -> None:
         """Measure rows side by side; when it is ended by force, what they have until then stays."""
         own = [cell for cell in cells if cell.peer is None]
+        apart = [cell for cell in cells if self.plan.is_apart(cell)]
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clip-edge-bench-")))
             files = _write_images(self.plan.workload, folder)
-            memory = self._measure_memory(own, files, folder)
-            self._compare([cell for cell in own if cell in memory])
+            memory = self._measure_memory([cell for cell in own if cell not in apart], files, folder)
+            self._compare([cell for cell in own if cell in memory or cell in apart])
             peers = stack.enter_context(OpenPeers(self.plan, folder, files, self.console))
-            models = self._load([cell for cell in own if cell in memory])
+            models = self._load(list(memory))
             samplers = {
                 cell: _sampler(cell, self.plan, models, files, folder)
                 for cell in memory
                 if cell.scenario == "cold-start" or _loaded(cell) in models
             }
-            samplers |= peers.samplers([cell for cell in cells if cell.peer is not None])
+            samplers |= peers.samplers(apart)
             reference = ReferenceLoad()
             for cell, sampler in samplers.items():
                 sampler.meter = self.meter
@@ -161,13 +162,17 @@ class _Run:
                 sample_in_turns([sampler], self.console, title, after_turn=after_turn)
 
     def _rows(self, samplers: Mapping[Cell, Sampler], memory: Mapping[Cell, int], peers: OpenPeers) -> dict[Cell, Row]:
-        return {
-            cell: own_row(cell, sampler, self.plan.bundles[cell.bundle], memory[cell], self.accuracy.get(_loaded(cell)))
-            if cell.peer is None
-            else make_row(cell, sampler, *peers.facts(cell))
-            for cell, sampler in samplers.items()
-            if sampler.samples_s
-        }
+        found = {}
+        for cell, sampler in samplers.items():
+            if not sampler.samples_s:
+                continue
+            if cell.peer is None:
+                memory_bytes = memory[cell] if cell in memory else peers.facts(cell)[0]
+                accuracy = self.accuracy.get(_loaded(cell))
+                found[cell] = own_row(cell, sampler, self.plan.bundles[cell.bundle], memory_bytes, accuracy)
+            else:
+                found[cell] = make_row(cell, sampler, *peers.facts(cell))
+        return found
 
     def _measure_memory(self, cells: Sequence[Cell], files: Sequence[str], folder: Path) -> dict[Cell, int]:
         """Peak memory per row, each in a process of its own; scenarios with a loaded model share one figure.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +38,7 @@ class Opened:
     encode: Callable[[Any], np.ndarray]
     file_bytes: int
     packages: tuple[str, ...]  # whose versions the report names
+    query: Callable[[Sequence[Any]], Mapping[str, float]] | None = None  # a whole query, when it tells its own stages
 
 
 class CannotRunError(Exception):

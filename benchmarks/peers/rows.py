@@ -1,7 +1,11 @@
-"""The peers of a run: started, checked against our embedding, and asked in turn like any other row."""
+"""The processes of a run with peers: started, checked against our embedding, and asked in turn like any other row.
+
+Every peer has one, and so has every row of ours beside them: what shares its process with other engines is slower.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -37,7 +41,8 @@ MORE_CORES = 1.1  # times its threads: the clocks of a process and of the wall d
 
 
 def _python(cell: Cell) -> Path:
-    assert cell.peer is not None
+    if cell.peer is None:
+        return Path(sys.executable)
     reason = PEERS[cell.peer].fixed
     if reason is not None:
         raise ArtifactError(reason)
@@ -47,12 +52,13 @@ def _python(cell: Cell) -> Path:
 @dataclass(frozen=True)
 class _Open:
     process: PeerProcess
-    accuracy: Accuracy
+    accuracy: Accuracy | None
 
 
 class OpenPeers:
-    """The processes of a run's peers; `failures` names those that cannot be timed, with the reason, `warnings` those
-    that differ from us in a few rows or take more cores than they should."""
+    """The processes of a run with peers; `failures` names those that cannot be timed, with the reason, `warnings` those
+    that differ from us in a few rows or take more cores than they should.
+    """
 
     def __init__(self, plan: Plan, folder: Path, files: Sequence[str], console: Console) -> None:
         self.failures: list[Failure] = []
@@ -70,7 +76,7 @@ class OpenPeers:
         self._stack.close()
 
     def samplers(self, cells: Sequence[Cell]) -> Mapping[Cell, Sampler]:
-        """A sampler for each row whose peer runs the model and gives the same embedding."""
+        """A sampler for each row that runs the model and, where it is a peer's, gives the same embedding."""
         found: dict[Cell, Sampler] = {}
         if not cells:
             return found
@@ -78,9 +84,10 @@ class OpenPeers:
         for cell in cells:  # one after the other: two peers may share an environment
             with self._listing(cell):
                 pythons[cell] = _python(cell)
-                self._ours(cell)  # not in the threads below, which would compute it several times
+                if cell.peer is not None:
+                    self._ours(cell)  # not in the threads below, which would compute it several times
         with (
-            self._console.progress("starting peers", len(pythons), "rows") as meter,
+            self._console.progress("starting processes", len(pythons), "rows") as meter,
             ThreadPoolExecutor(usable_cores()) as pool,
         ):
             starting = {cell: pool.submit(self._start, cell, python) for cell, python in pythons.items()}
@@ -88,11 +95,11 @@ class OpenPeers:
                 with self._listing(cell):
                     opened = self._open[cell] = start.result()
                     found[cell] = Sampler(partial(opened.process.query, cell.items), self._plan.rules(cell))
-                meter.advance(note=cell.peer)
+                meter.advance(note=cell.backend)
         return found
 
-    def facts(self, cell: Cell) -> tuple[int | None, int, Accuracy]:
-        """Peak memory, file size and accuracy of a row that was measured."""
+    def facts(self, cell: Cell) -> tuple[int | None, int, Accuracy | None]:
+        """Peak memory of a row that was measured; of a peer also file size and accuracy."""
         opened = self._open[cell]
         file_bytes, accuracy = opened.process.file_bytes, opened.accuracy
         try:
@@ -118,24 +125,12 @@ class OpenPeers:
 
     def _start(self, cell: Cell, python: Path) -> _Open:
         """A process that gives our embedding. Several are started at once, in threads."""
-        assert cell.peer is not None
-        name, peer = cell.peer, PEERS[cell.peer]
+        name = cell.peer or f"{cell.backend} {cell.precision}"
         folder = self._folder / f"{name}-{cell.tower}-{cell.batch}-{cell.threads}-{cell.scenario}"
         (folder / "work").mkdir(parents=True)
-        bundle = self._plan.bundles[cell.bundle]
-        job = PeerJob(
-            module=peer.module,
-            variant=peer.variant,
-            tower=cell.tower,
-            batch=cell.batch,
-            threads=cell.threads,
-            bundle=str(bundle.folder.resolve()),
-            source=str(bundle.manifest.source.provenance.get("source", bundle.manifest.name)),
-            images=self._files if cell.tower == "image" else (),
-            texts=self._plan.workload.texts if cell.tower == "text" else (),
-            work=str(folder / "work"),
-        )
-        process = self._stack.enter_context(PeerProcess(name, job, python, folder))
+        process = self._stack.enter_context(PeerProcess(name, self._job(cell, folder / "work"), python, folder))
+        if cell.peer is None:
+            return _Open(process, None)
         tolerance = END_TO_END[cell.precision]
         try:
             same = same_embedding(process.embeddings(), self._ours(cell), tolerance)
@@ -146,6 +141,22 @@ class OpenPeers:
             kind = "pictures" if cell.tower == "image" else "sentences"
             self._differing.append(f"{cell.name} gives another embedding for {same.differ} of {same.count} {kind}")
         return _Open(process, Accuracy(same.min_cosine, tolerance, same.differ == 0))
+
+    def _job(self, cell: Cell, work: Path) -> PeerJob:
+        peer = None if cell.peer is None else PEERS[cell.peer]
+        bundle = self._plan.bundles[cell.bundle]
+        return PeerJob(
+            module="ours" if peer is None else peer.module,
+            variant=f"{cell.backend} {cell.precision}" if peer is None else peer.variant,
+            tower=cell.tower,
+            batch=cell.batch,
+            threads=cell.threads,
+            bundle=str(bundle.folder.resolve()),
+            source=str(bundle.manifest.source.provenance.get("source", bundle.manifest.name)),
+            images=self._files if cell.tower == "image" else (),
+            texts=self._plan.workload.texts if cell.tower == "text" else (),
+            work=str(work),
+        )
 
     def _ours(self, cell: Cell) -> np.ndarray:
         """Our embedding of the work, from the bundle's most exact graph of target onnx."""

@@ -65,6 +65,20 @@ def test_a_model_that_it_does_not_know_is_refused_in_words(tmp_path: Path) -> No
     assert problem.value.what == "open_clip has no such model: the bundle was exported from `student:nano-s:random`"
 
 
+def test_ours_gives_its_stages_and_says_what_it_cannot_load(
+    bundle: Path, pictures: tuple[str, ...], tmp_path: Path
+) -> None:
+    given = {"module": "ours", "tower": "image", "batch": 2, "images": pictures, "texts": ()}
+    words = job(bundle, "", tmp_path, variant="onnxruntime fp32", **given)
+    with start(words, tmp_path) as ours, load(bundle) as model:
+        assert same_embedding(ours.embeddings(), model.encode_images(list(pictures)), 0.999999).differ == 0
+        timing = ours.query(4)
+        assert set(timing.stages_s) == {"decode", "preprocess", "encode"}
+        assert 0 < sum(timing.stages_s.values()) <= timing.seconds
+    with pytest.raises(ArtifactError, match="unknown precision: `int8`"):
+        start(job(bundle, "", tmp_path, variant="onnxruntime int8", **given), tmp_path)
+
+
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     """Another worker than ours: what it does is up to the test."""
