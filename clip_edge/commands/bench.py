@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from clip_edge.cli import Outcome
 from clip_edge.console import Console
-from clip_edge.errors import ExitCode, UsageError, unknown_name
+from clip_edge.errors import ClipEdgeError, ExitCode, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from clip_edge.benchmarks.devices.remote import Remote
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> Outcome:
-    from clip_edge.benchmarks.ceilings import need_packages, with_ceilings
+    from clip_edge.benchmarks.ceilings import need_packages
     from clip_edge.benchmarks.compare import compare_reports, refuse_unlike
     from clip_edge.benchmarks.environment import read_environment
     from clip_edge.benchmarks.plan import settings_of
@@ -84,8 +84,7 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
     keep = (lambda partial: None) if kept is None else (lambda partial: write_json(kept, report_dict(partial)))
     report = measure(plan, console, here=here, remotes=remotes, phones=_phones(args), keep=keep)
     if args.ceilings and not report.interrupted:
-        console.say("measuring the fastest matrix products and copies")
-        report = with_ceilings(report, plan)
+        report = _with_ceilings(report, plan, console)
     if old is not None and report.results:
         report = replace(report, compare=compare_reports(old, report, old_path=args.compare))
     show(report, console)  # first: the disk may be full
@@ -98,6 +97,19 @@ def run(args: argparse.Namespace, console: Console) -> Outcome:
         return Outcome(report_dict(report), ExitCode.INTERRUPTED)
     slower = any(item.change.verdict == "slower" for item in report.compare)
     return Outcome(report_dict(report), ExitCode.NO if slower or not report.results else ExitCode.OK)
+
+
+def _with_ceilings(report: Report, plan: Plan, console: Console) -> Report:
+    """What was measured is not lost when the ceilings cannot be measured."""
+    from clip_edge.benchmarks.ceilings import with_ceilings
+    from clip_edge.export.flops import flops_of
+
+    console.say("measuring the fastest matrix products and copies")
+    try:
+        return with_ceilings(report, plan, flops_of)
+    except ClipEdgeError as problem:
+        console.warn(problem.what)
+        return replace(report, warnings=(*report.warnings, problem.what))
 
 
 def _plan(args: argparse.Namespace) -> Plan:

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from clip_edge.benchmarks.flops import count_flops
 from clip_edge.bundle import TOWERS, Bundle, Tower
+from clip_edge.export.flops import count_flops, flops_of
 
 
 def graph(nodes: list[onnx.NodeProto], weights: dict[str, tuple[int, ...]], shape: list[int | str]) -> onnx.ModelProto:
@@ -43,6 +43,5 @@ def test_a_student_costs_what_pytorch_counts(tower: Tower, tiny_bundle: Path, ti
     from clip_edge.distill.models.checkpoint import load_student
     from clip_edge.distill.models.operations import count_operations
 
-    bundle = Bundle.open(tiny_bundle)
-    counted = count_flops(onnx.load(str(tiny_bundle / bundle.manifest.artifact(tower, ["onnx"], "fp32").path)))
+    counted = flops_of(Bundle.open(tiny_bundle), tower)
     assert counted == pytest.approx(2 * getattr(count_operations(load_student(tiny_student).student), tower), rel=0.01)

@@ -11,7 +11,25 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
+from clip_edge.bundle import Bundle, Tower
+from clip_edge.export.quantize.graph import value_infos
+
+MAX_GRAPH_BYTES = 2 * 1024**3
+EXACT_TARGETS = ("onnx", "trt", "trt-rtx")  # whose fp32 graph says what a tower computes
+
 Shapes = Mapping[str, Sequence[int]]
+
+
+def flops_of(bundle: Bundle, tower: Tower) -> int | None:
+    """Of one picture or sentence; None when no graph in fp32 is in the bundle.
+
+    Raises:
+        BundleError: the graph was changed.
+    """
+    exact = bundle.manifest.fitting(tower, EXACT_TARGETS).get("fp32")
+    if exact is None:
+        return None
+    return count_flops(onnx.load_model_from_string(bundle.read(exact.path, MAX_GRAPH_BYTES)))
 
 
 def count_flops(model: onnx.ModelProto) -> int:
@@ -20,8 +38,6 @@ def count_flops(model: onnx.ModelProto) -> int:
     Raises:
         onnx.shape_inference.InferenceError: the graph contradicts itself.
     """
-    from clip_edge.export.quantize.graph import value_infos
-
     single = onnx.ModelProto()
     single.CopyFrom(model)
     for value in (*single.graph.input, *single.graph.output):
