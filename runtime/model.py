@@ -6,6 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -17,6 +18,7 @@ from clip_edge.bundle import TOWERS, Bundle, Manifest, Tower
 from clip_edge.errors import BundleError, DataError, UsageError
 from clip_edge.graphs import GraphName
 from clip_edge.images import as_rgb, open_image
+from clip_edge.machine import usable_cores
 from clip_edge.preprocess import Bytes, Floats
 from clip_edge.runtime import transfers
 from clip_edge.runtime.backends import (
@@ -52,7 +54,7 @@ def load(
     """Load a bundle. The hash of every file that is used is checked, unless the bundle is `trusted`.
 
     Args:
-        threads: of the engine; None takes every physical core.
+        threads: of the engine, and to read pictures with when there are several; None takes every core.
         precision: of the graphs; None takes the first in the manifest, which is the most exact.
         towers: what to load; an app that only embeds pictures saves memory and start-up time with `["image"]`.
         spin: let threads that wait burn CPU, for a millisecond at most: calls that follow each other closely take 11 to
@@ -79,13 +81,15 @@ def load(
     runs: dict[Tower, Run] = {}
     for tower in towers:
         runs[tower] = open_tower(backend, opened, opened.manifest.artifact(tower, targets, precision), options)
-    return Model(opened, runs, open_inputs(backend, opened), Segmenter(open_part))
+    return Model(opened, runs, open_inputs(backend, opened), Segmenter(open_part), threads)
 
 
 class Model:
     """What `load` gives. Any number of threads may call any method at the same time."""
 
-    def __init__(self, bundle: Bundle, runs: dict[Tower, Run], inputs: Inputs, segmenter: Segmenter) -> None:
+    def __init__(
+        self, bundle: Bundle, runs: dict[Tower, Run], inputs: Inputs, segmenter: Segmenter, threads: int | None = None
+    ) -> None:
         self.bundle = bundle
         self._segmenter = segmenter
         self._runs = runs
@@ -93,6 +97,8 @@ class Model:
         self._labels: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], Floats] = OrderedDict()
         self._labels_lock = threading.Lock()
         self._values = inputs.values
+        threads = usable_cores() if threads is None else threads
+        self._workers = ThreadPoolExecutor(threads, "clip-edge") if threads > 1 else None  # threads start with work
         self._tokens = inputs.tokens() if "text" in runs else None
 
     @property
@@ -116,7 +122,7 @@ class Model:
 
     def close(self) -> None:
         """Give the memory back; calls after this raise UsageError."""
-        self._runs = {}
+        self._runs, self._workers = {}, None  # threads end with the last call that uses them
 
     def encode_images(self, images: Sequence[Picture], *, batch_size: int = BATCH) -> Floats:
         """N pictures -> (N, D) float32; unit rows when the manifest says `normalized`.
@@ -127,15 +133,10 @@ class Model:
         if isinstance(images, str | bytes | Path | Image.Image):
             raise UsageError("encode_images takes a list of pictures; found one", hint="write [picture]")
         with self._timed("decode", "preprocess", "encode") as timings:
-            run, spec = self._run("image"), self.manifest.image.preprocess
+            run = self._run("image")
             rows: list[Floats] = [np.empty((0, self.manifest.embedding.dim), np.float32)]
             for start in range(0, len(images), batch_size):
-                batch = np.empty((len(images[start : start + batch_size]), 3, spec.size, spec.size), np.float32)
-                for i in range(len(batch)):
-                    with _stage(timings, "decode"):
-                        picture = _read(images[start + i], start + i)
-                    with _stage(timings, "preprocess"):
-                        batch[i] = self._values(picture)
+                batch = self._prepared(images, range(start, min(start + batch_size, len(images))), timings)
                 with _stage(timings, "encode"):
                     rows.append(run(batch))
             return _joined(rows)
@@ -243,6 +244,26 @@ class Model:
         """
         view = picture if isinstance(picture, View) else self.look(picture)
         return self._segmenter.masks(view, prompts)
+
+    def _prepared(self, images: Sequence[Picture], wanted: range, timings: dict[str, float]) -> Floats:
+        """(B, 3, S, S) of the `wanted` pictures. Several are read at once, on as many threads as the engine has."""
+        size = self.manifest.image.preprocess.size
+        batch = np.empty((len(wanted), 3, size, size), np.float32)
+
+        def prepare(i: int) -> tuple[float, float]:
+            started_s = time.perf_counter()
+            picture = _read(images[i], i)
+            read_s = time.perf_counter()
+            batch[i - wanted.start] = self._values(picture)
+            return read_s - started_s, time.perf_counter() - read_s
+
+        started_s = time.perf_counter()
+        workers = self._workers if len(wanted) > 1 else None
+        spent_s = list(map(prepare, wanted) if workers is None else workers.map(prepare, wanted))
+        passed_s = (time.perf_counter() - started_s) / sum(map(sum, spent_s))  # for each second on some thread
+        timings["decode"] += passed_s * sum(decode_s for decode_s, _ in spent_s)
+        timings["preprocess"] += passed_s * sum(preprocess_s for _, preprocess_s in spent_s)
+        return batch
 
     def _run(self, tower: Tower) -> Run:
         if tower not in self._runs:

@@ -31,12 +31,13 @@ def open_as(settings: Mapping[str, object], bundle: Bundle, artifact: Artifact, 
     """As `open_tower`, with OpenVINO's own `settings`.
 
     Programs are compiled for a fixed number of rows: one takes 5 to 15 % less time than a program for any number, and
-    with that, OpenVINO 2026.4 gave wrong embeddings of some sentences in 8 bits (cosines down to -0.39).
+    with that, OpenVINO 2026.4 gave wrong embeddings of some sentences in 8 bits (cosines down to -0.39). The second
+    is compiled when it is needed, from the file: its bytes are not kept, and are checked again.
     """
-    graph = bundle.read(artifact.path, MAX_GRAPH_BYTES)
 
     @cache
     def program(rows: int) -> openvino.InferRequest:
+        graph = bundle.read(artifact.path, MAX_GRAPH_BYTES)
         try:
             return _compile(graph, rows, artifact, settings, options)
         except Exception as problem:  # OpenVINO's errors share no class of their own

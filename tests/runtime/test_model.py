@@ -6,6 +6,7 @@ import io
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,11 +15,13 @@ import pytest
 from PIL import Image
 
 from clip_edge import runtime
+from clip_edge.benchmarks.workload import jpeg
 from clip_edge.bundle import GOLDEN, Bundle
 from clip_edge.errors import BundleError, DataError, UnavailableError, UsageError
 from clip_edge.golden import Golden, read_golden
+from clip_edge.runtime import model as model_module
 from clip_edge.runtime.backends import BACKENDS, Backend
-from clip_edge.runtime.model import CACHED_LABEL_SETS, Model
+from clip_edge.runtime.model import CACHED_LABEL_SETS, Model, Picture
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +114,39 @@ def test_the_cache_of_labels_is_bounded(model: Model) -> None:
 
 def test_braces_in_labels_are_no_templates(model: Model) -> None:
     assert model.encode_labels(["{0}", "{}", "a {b"], ["x {} y"]).shape == (3, 24)
+
+
+def test_pictures_are_read_on_several_threads(
+    tiny_bundle: Path, golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [jpeg(picture) for picture in golden.images[:20]]
+    seen: set[int] = set()
+    both = threading.Barrier(2, timeout=60)
+    real = model_module._read
+
+    def read(picture: Picture, index: int) -> Image.Image:
+        if index < 2:
+            both.wait()  # nobody comes by alone
+        seen.add(threading.get_ident())
+        return real(picture, index)
+
+    with runtime.load(tiny_bundle, threads=1) as alone, runtime.load(tiny_bundle, threads=2) as two:
+        expected = alone.encode_images(pictures)
+        monkeypatch.setattr(model_module, "_read", read)
+        assert np.abs(two.encode_images(pictures) - expected).max() < 1e-6
+        assert len(seen) == 2
+        assert 0 < two.timings["decode"] + two.timings["preprocess"] + two.timings["encode"] < 60
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_first_picture_that_cannot_be_read_is_named(tiny_bundle: Path, golden: Golden, threads: int) -> None:
+    pictures: list[Picture] = [jpeg(picture) for picture in golden.images[:6]]
+    pictures[2], pictures[4] = b"nonsense", b""
+    with runtime.load(tiny_bundle, threads=threads) as model:
+        with pytest.raises(DataError) as problem:
+            model.encode_images(pictures)
+        assert problem.value.where == "images[2]"
+        assert len(model.encode_images(pictures[:2])) == 2  # and the model goes on
 
 
 def test_timings_name_their_stages(model: Model, golden: Golden) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -91,6 +92,18 @@ def test_what_it_cannot_load_is_said_in_words(tiny_bundle: Path, monkeypatch: py
     assert problem.value.what.startswith("openvino 20")
     assert f" cannot load {artifact.path}: " in problem.value.what
     assert problem.value.exit_code == 1
+
+
+def test_a_graph_that_changes_after_loading_is_never_compiled(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, copy)
+    with load(copy, "openvino", threads=1, towers=["text"]) as model:
+        before = model.encode_texts(["a cat"])
+        file = copy / model.manifest.artifact("text", ["onnx"]).path
+        file.write_bytes(file.read_bytes() + b"\0")
+        assert (model.encode_texts(["a cat"]) == before).all()
+        with pytest.raises(BundleError, match="was changed"):
+            model.encode_texts(["a cat"] * 8)  # takes the program for eight rows
 
 
 def test_a_precision_that_it_does_not_run_is_refused(quantised: Path) -> None:
