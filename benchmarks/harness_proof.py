@@ -1,6 +1,6 @@
 """Whether the harness itself can be believed: its cost, its agreement with other tools, and what `--compare` finds.
 
-    python -m clip_edge.benchmarks.harness_proof BUNDLE --rounds DIR --out benchmarks/results/harness.json
+    python -m clip_edge.benchmarks.harness_proof BUNDLE --rounds DIR --out benchmarks/results/xeon/harness.json
 
 Four proofs, each as figures in the file: what the sampler adds to a query of a millisecond; cold starts beside
 `hyperfine`; the encode stage beside a bare loop over ONNX Runtime; and, at the default settings, whether a planted

@@ -1,13 +1,16 @@
 // The C interface of models, sessions and prompts.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <memory>
 #include <mutex>
 #include <new>
+#include <thread>
 
 #include "clock.h"
 #include "model.h"
+#include "parallel.h"
 #include "preprocess.h"
 #include "session.h"
 #include "status.h"
@@ -39,9 +42,11 @@ struct clip_edge_session {
     if (abort != nullptr && abort(abort_user) != 0) fail(CLIP_EDGE_ERROR_ABORTED, "stopped by the abort callback");
   }
 
-  // Rows in batches of what the graph takes: fill(row, to) makes one input row, the last batch is padded with zeros.
-  template <class Row, class Fill>
-  void embed(const Tower &tower, const Artifact &artifact, size_t row_items, size_t count, float *out, Fill fill) {
+  // Rows in batches of what the graph takes: prepare(start, n, to) makes n input rows, the last batch is padded with
+  // zeros.
+  template <class Row, class Prepare>
+  void embed(const Tower &tower, const Artifact &artifact, size_t row_items, size_t count, float *out,
+             Prepare prepare) {
     const size_t dim = static_cast<size_t>(model->bundle.manifest().dim);
     const size_t batch = artifact.batch > 0 ? static_cast<size_t>(artifact.batch) : std::min(kBatch, count);
     std::vector<Row> rows(batch * row_items);
@@ -51,7 +56,7 @@ struct clip_edge_session {
       const size_t real = std::min(batch, count - start), given = artifact.batch > 0 ? batch : real;
       std::fill(rows.begin(), rows.end(), Row{});
       const uint64_t prepared_from = now_ns(), decoded_before = timings.decode_ns;
-      for (size_t i = 0; i < real; i++) fill(start + i, &rows[i * row_items]);
+      prepare(start, real, rows.data());
       const uint64_t encoded_from = now_ns();
       tower.run(rows.data(), given, embeds.data());
       timings.prepare_ns += encoded_from - prepared_from - (timings.decode_ns - decoded_before);
@@ -63,25 +68,38 @@ struct clip_edge_session {
   }
 
   // A picture as the model reads it; what is wrong with one of many says which.
-  std::vector<uint8_t> square_of(const clip_edge_image &image, size_t index) {
+  std::vector<uint8_t> square_of(const clip_edge_image &image, size_t index, uint64_t &decode_ns) const {
     try {
-      return make_square(image, model->bundle.manifest().preprocess, timings.decode_ns);
+      return make_square(image, model->bundle.manifest().preprocess, decode_ns);
     } catch (Error &error) {
       if (image.format == CLIP_EDGE_PIXELS_ENCODED) error.text = "images[" + std::to_string(index) + "]: " + error.text;
       throw;
     }
   }
 
+  // Several pictures of a batch are read at once, on as many threads as the engine has.
   void embed_images(const clip_edge_image *images, size_t count, float *out) {
     const clip_edge_preprocess_spec &spec = model->bundle.manifest().preprocess;
     const size_t stride = images->struct_size;  // of the caller's version of the structure
     const auto *bytes = reinterpret_cast<const unsigned char *>(images);
-    embed<float>(model->image_tower(), model->artifact("image"), 3 * static_cast<size_t>(spec.size) * spec.size, count,
-                 out, [&](size_t i, float *row) {
-                   const clip_edge_image image =
-                       read_image(reinterpret_cast<const clip_edge_image *>(bytes + i * stride));
-                   normalize(square_of(image, i).data(), spec, row);
-                 });
+    const size_t row_items = 3 * static_cast<size_t>(spec.size) * spec.size;
+    const int asked = model->engine.threads;
+    const size_t threads = asked > 0 ? static_cast<size_t>(asked) : std::thread::hardware_concurrency();
+    const auto prepare = [&](size_t start, size_t n, float *rows) {
+      std::atomic<uint64_t> spent_ns{0}, decoding_ns{0};  // on all threads together
+      const uint64_t from = now_ns();
+      share_out(n, threads, [&](size_t i) {
+        const uint64_t begun = now_ns();
+        uint64_t decode_ns = 0;
+        const auto *image = reinterpret_cast<const clip_edge_image *>(bytes + (start + i) * stride);
+        normalize(square_of(read_image(image), start + i, decode_ns).data(), spec, rows + i * row_items);
+        spent_ns += now_ns() - begun;
+        decoding_ns += decode_ns;
+      });
+      const double share = spent_ns > 0 ? static_cast<double>(decoding_ns) / static_cast<double>(spent_ns) : 0;
+      timings.decode_ns += static_cast<uint64_t>(share * static_cast<double>(now_ns() - from));
+    };
+    embed<float>(model->image_tower(), model->artifact("image"), row_items, count, out, prepare);
   }
 
   // fill(i, row, length) makes one row of int32 ids, which the graph may want as int64.
@@ -91,13 +109,19 @@ struct clip_edge_session {
     const Artifact &artifact = model->artifact("text");
     const size_t length = static_cast<size_t>(model->bundle.manifest().text.context_length);
     std::vector<int32_t> ids(length);
+    const auto each = [&](auto make_row) {
+      return [&, make_row](size_t start, size_t n, auto *rows) {
+        for (size_t i = 0; i < n; i++) make_row(start + i, rows + i * length);
+      };
+    };
     if (artifact.wide_ids)
-      embed<int64_t>(tower, artifact, length, count, out, [&](size_t i, int64_t *row) {
-        fill(i, ids.data(), length);
-        std::copy(ids.begin(), ids.end(), row);
-      });
+      embed<int64_t>(tower, artifact, length, count, out, each([&](size_t i, int64_t *row) {
+                       fill(i, ids.data(), length);
+                       std::copy(ids.begin(), ids.end(), row);
+                     }));
     else
-      embed<int32_t>(tower, artifact, length, count, out, [&](size_t i, int32_t *row) { fill(i, row, length); });
+      embed<int32_t>(tower, artifact, length, count, out,
+                     each([&](size_t i, int32_t *row) { fill(i, row, length); }));
   }
 
   template <class Text>  // text(i) -> std::string_view
@@ -283,8 +307,8 @@ clip_edge_status clip_edge_encode_pixels(clip_edge_session *session, const float
     check_call(session, pixel_values, count, out, out_floats);
     if (count == 0) return;
     const auto size = static_cast<size_t>(session->model->bundle.manifest().preprocess.size), row = 3 * size * size;
-    session->embed<float>(session->model->image_tower(), session->model->artifact("image"), row, count, out,
-                          [&](size_t i, float *to) { std::copy_n(pixel_values + i * row, row, to); });
+    const auto copy = [&](size_t start, size_t n, float *to) { std::copy_n(pixel_values + start * row, n * row, to); };
+    session->embed<float>(session->model->image_tower(), session->model->artifact("image"), row, count, out, copy);
   });
 }
 

@@ -198,7 +198,7 @@ typedef struct clip_edge_model clip_edge_model;
 
 typedef struct clip_edge_model_options {
   uint32_t struct_size;
-  int32_t threads;         /* of the engine; 0: it decides */
+  int32_t threads;         /* of the engine, and to read pictures with when several are given; 0: it decides */
   const char *precision;   /* "fp32", "int8", ...; NULL: the first that the bundle lists */
   const char *onnxruntime; /* path of libonnxruntime, used by the first model of the process; NULL: search */
   const char *backend;     /* one of clip_edge_backends(); NULL: "onnxruntime" */

@@ -12,6 +12,7 @@ namespace {
 // Of cuda.h.
 constexpr int kComputeMajor = 75, kComputeMinor = 76;  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 constexpr int kOutOfMemory = 2;
+constexpr int kThreadLocal = 1;  // CU_STREAM_CAPTURE_MODE_*: what other threads do meanwhile does not spoil a capture
 constexpr unsigned kNonBlocking = 1;  // does not wait for other people's work on the default stream
 
 template <class Function>
@@ -81,5 +82,25 @@ void Cuda::to_host(void *to, uint64_t address, size_t bytes, CUstream_st *stream
 }
 
 void Cuda::wait(CUstream_st *stream) const { call("cuStreamSynchronize", stream); }
+
+void Cuda::begin_capture(CUstream_st *stream) const { call("cuStreamBeginCapture_v2", stream, kThreadLocal); }
+
+CUgraphExec_st *Cuda::end_capture(CUstream_st *stream) const {
+  void *graph = nullptr;
+  CUgraphExec_st *made = nullptr;
+  call("cuStreamEndCapture", stream, &graph);
+  try {
+    call("cuGraphInstantiateWithFlags", &made, graph, 0ULL);
+  } catch (...) {
+    call("cuGraphDestroy", graph);
+    throw;
+  }
+  call("cuGraphDestroy", graph);
+  return made;
+}
+
+void Cuda::launch(CUgraphExec_st *graph, CUstream_st *stream) const { call("cuGraphLaunch", graph, stream); }
+
+void Cuda::free_graph(CUgraphExec_st *graph) const { call("cuGraphExecDestroy", graph); }
 
 }  // namespace clip_edge::plugin

@@ -6,6 +6,7 @@
 #include <string>
 
 struct CUstream_st;
+struct CUgraphExec_st;
 
 namespace clip_edge::plugin {
 
@@ -26,6 +27,11 @@ class Cuda {
   void to_device(uint64_t address, const void *from, size_t bytes, CUstream_st *stream) const;
   void to_host(void *to, uint64_t address, size_t bytes, CUstream_st *stream) const;
   void wait(CUstream_st *stream) const;
+  // A CUDA graph: work that was put on a stream in between, not done, and done by one call of `launch`.
+  void begin_capture(CUstream_st *stream) const;
+  CUgraphExec_st *end_capture(CUstream_st *stream) const;
+  void launch(CUgraphExec_st *graph, CUstream_st *stream) const;
+  void free_graph(CUgraphExec_st *graph) const;
 
  private:
   template <class... Arguments>

@@ -41,6 +41,7 @@ class Library {
   const std::string &version() const { return version_; }  // "10.13.0.35"
   const Cuda *cuda() const { return cuda_.get(); }         // null: opened to build for other machines
   std::string failure(const std::string &what);            // "TensorRT 10.3.0.26 cannot WHAT: the reason"
+  void forget_failure() { log_.last_error(); }             // of what was only tried: it explains nothing later
 
   std::unique_ptr<nvinfer1::IRuntime> runtime();
   std::unique_ptr<nvinfer1::IBuilder> builder();

@@ -1,4 +1,5 @@
-// A deserialised engine that embeds batches: its own stream, its own buffers, one caller at a time.
+// A deserialised engine that embeds batches: its own stream, its own buffers, one caller at a time. As in
+// clip_edge/runtime/tensorrt/engine.py a batch of one is launched as a CUDA graph, which TensorRT-RTX makes by itself.
 #include <algorithm>
 #include <cstdlib>
 #include <vector>
@@ -51,16 +52,38 @@ class Tower {
 
  private:
   static constexpr size_t kItemBytes = 4;  // of int32 and float
+#if defined(TRT_MAJOR_RTX)
+  static constexpr bool kCaptures = false;  // it does so itself
+#else
+  static constexpr bool kCaptures = true;
+#endif
+
+  struct Captured {  // of one profile
+    bool tried = false;
+    CUgraphExec_st *graph = nullptr;
+  };
+
+  nvinfer1::IExecutionContext *new_context() const {
+#if defined(TRT_MAJOR_RTX)
+    const std::unique_ptr<nvinfer1::IRuntimeConfig> settings(engine_->createRuntimeConfig());
+    if (settings == nullptr || !settings->setCudaGraphStrategy(nvinfer1::CudaGraphStrategy::kWHOLE_GRAPH_CAPTURE))
+      fail(library_.failure("prepare " + path_));
+    return engine_->createExecutionContext(settings.get());
+#else
+    return engine_->createExecutionContext();
+#endif
+  }
 
   void add_context(int32_t profile) {
-    contexts_.emplace_back(engine_->createExecutionContext());
+    contexts_.emplace_back(new_context());
+    captured_.emplace_back();
     if (contexts_.back() == nullptr || !contexts_.back()->setOptimizationProfileAsync(profile, stream_))
       fail(library_.failure("prepare " + path_));
     cuda_.wait(stream_);
   }
 
   // Of the profiles that allow the batch, the one whose best batch is nearest.
-  nvinfer1::IExecutionContext &context_for(size_t rows) {
+  size_t profile_for(size_t rows) const {
     const auto wanted = static_cast<int32_t>(rows);
     size_t found = profiles_.size();
     for (size_t i = 0; i < profiles_.size(); i++) {
@@ -69,21 +92,50 @@ class Tower {
         found = i;
     }
     if (found == profiles_.size()) fail("no profile of the engine of " + path_ + " allows a batch of " + std::to_string(rows));
-    return *contexts_[found];
+    return found;
   }
 
   void run_part(const void *input, size_t rows, float *out) {
-    nvinfer1::IExecutionContext &context = context_for(rows);
+    cuda_.to_device(on_device_in_, input, rows * row_items_ * kItemBytes, stream_);
+    launch(profile_for(rows), rows);
+    cuda_.to_host(out, on_device_out_, rows * static_cast<size_t>(graph_.dim) * kItemBytes, stream_);
+    cuda_.wait(stream_);
+  }
+
+  // The layers, on the stream. Only where a profile has one batch size does nothing that was captured change.
+  void launch(size_t profile, size_t rows) {
+    Captured &captured = captured_[profile];
+    if (captured.graph != nullptr) return cuda_.launch(captured.graph, stream_);
+    nvinfer1::IExecutionContext &context = *contexts_[profile];
     context.setInputShape(input_.c_str(), shape_of(graph_, static_cast<int64_t>(rows)));
     context.setTensorAddress(input_.c_str(), reinterpret_cast<void *>(on_device_in_));
     context.setTensorAddress(output_.c_str(), reinterpret_cast<void *>(on_device_out_));
-    cuda_.to_device(on_device_in_, input, rows * row_items_ * kItemBytes, stream_);
     if (!context.enqueueV3(stream_)) {
       cuda_.wait(stream_);
       fail(library_.failure("run " + path_));
     }
-    cuda_.to_host(out, on_device_out_, rows * static_cast<size_t>(graph_.dim) * kItemBytes, stream_);
-    cuda_.wait(stream_);
+    if (kCaptures && profiles_[profile].least == profiles_[profile].most && !captured.tried) {
+      captured.tried = true;  // a layer that cannot be captured never can
+      captured.graph = capture(context);
+    }
+  }
+
+  // The layers as a CUDA graph, not run; null where one of them cannot be captured. The first call has loaded the
+  // kernels.
+  CUgraphExec_st *capture(nvinfer1::IExecutionContext &context) {
+    CUgraphExec_st *graph = nullptr;
+    cuda_.begin_capture(stream_);
+    const bool recorded = context.enqueueV3(stream_);
+    try {
+      graph = cuda_.end_capture(stream_);  // after a failure, too: it ends the capture
+    } catch (const Problem &) {
+    }
+    if (graph != nullptr && !recorded) {
+      cuda_.free_graph(graph);
+      graph = nullptr;
+    }
+    if (graph == nullptr) library_.forget_failure();
+    return graph;
   }
 
   // One input and one output of the names, types and shapes that the plan says.
@@ -109,6 +161,8 @@ class Tower {
   void release() noexcept {
     try {
       cuda_.use();
+      for (const Captured &captured : captured_)
+        if (captured.graph != nullptr) cuda_.free_graph(captured.graph);
       contexts_.clear();
       if (on_device_in_ != 0) cuda_.free(on_device_in_);
       if (on_device_out_ != 0) cuda_.free(on_device_out_);
@@ -126,6 +180,7 @@ class Tower {
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
   std::unique_ptr<nvinfer1::ICudaEngine> engine_;
   std::vector<std::unique_ptr<nvinfer1::IExecutionContext>> contexts_;
+  std::vector<Captured> captured_;
   CUstream_st *stream_ = nullptr;
   uint64_t on_device_in_ = 0, on_device_out_ = 0;
   std::mutex mutex_;

@@ -143,10 +143,10 @@ class Library:
 
         return tokenize
 
-    def open(self, folder: Path, *, device: int = 0, **options_in_words: str | Path | None) -> Model:
+    def open(self, folder: Path, *, threads: int = 1, device: int = 0, **options_in_words: str | Path | None) -> Model:
         """A model with one session; errors are AssertionErrors with the library's text."""
         words = {"onnxruntime": onnxruntime_library(), **options_in_words}
-        options = ModelOptions(ctypes.sizeof(ModelOptions), 1, device=device)
+        options = ModelOptions(ctypes.sizeof(ModelOptions), threads, device=device)
         for name, value in words.items():
             setattr(options, name, None if value is None else os.fsencode(value))
         handle = ctypes.c_void_p()

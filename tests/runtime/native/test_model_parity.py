@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from clip_edge import runtime
+from clip_edge.benchmarks.workload import jpeg
 from clip_edge.bundle import GOLDEN, Bundle
 from clip_edge.files import sha256_bytes
 from clip_edge.golden import Golden, read_golden
@@ -86,6 +87,23 @@ def test_threads_share_a_model(library: Any, tiny_bundle: Path, golden: Golden) 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(16)))
     model.close()
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2, 5])
+def test_pictures_are_read_on_the_threads_of_the_engine(
+    library: Any, model: Any, golden: Golden, tiny_bundle: Path, threads: int
+) -> None:
+    dim = golden.image_embeds.shape[1]
+    pictures = [library.encoded(jpeg(pixels)) for pixels in golden.images[:21]]
+    opened = library.open(tiny_bundle, threads=threads)
+    np.testing.assert_allclose(opened.images(pictures, dim), model.images(pictures, dim), atol=1e-6)
+    prepare_ns, encode_ns, decode_ns = opened.timings()
+    assert min(prepare_ns, encode_ns, decode_ns) > 0
+    pictures[12] = pictures[15] = library.encoded(b"nonsense")
+    with pytest.raises(AssertionError, match=r"^images\[12\]: "):
+        opened.images(pictures, dim)
+    assert opened.images(pictures[:2], dim).shape == (2, dim)  # and the session goes on
+    opened.close()
 
 
 def test_the_abort_callback_stops_a_batch(library: Any, model: Any, golden: Golden) -> None:
