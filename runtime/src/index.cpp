@@ -8,9 +8,8 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
-#include <exception>
-#include <thread>
 
+#include "parallel.h"
 #include "safetensors.h"
 #include "source.h"
 #include "status.h"
@@ -151,17 +150,7 @@ std::vector<clip_edge_hit> search(const Rows &rows, const DotKernels &kernels, c
     shares.push_back({begin, std::min(begin + each, rows.count), {}});
     for (size_t q = 0; q < query_count; q++) shares.back().best.emplace_back(k);
   }
-  std::vector<std::thread> helpers;
-  helpers.reserve(shares.size());
-  size_t started = 1;  // this thread does the first share, and those that no thread could be had for
-  try {
-    for (; started < shares.size(); started++)
-      helpers.emplace_back([&, share = &shares[started]] { share->run(rows, dots, queries); });
-  } catch (const std::exception &) {  // no more threads, or no memory for one
-  }
-  shares[0].run(rows, dots, queries);
-  for (size_t i = started; i < shares.size(); i++) shares[i].run(rows, dots, queries);
-  for (std::thread &helper : helpers) helper.join();
+  share_out(shares.size(), shares.size(), [&](size_t i) { shares[i].run(rows, dots, queries); });
   std::vector<clip_edge_hit> found;
   found.reserve(query_count * k);
   for (size_t q = 0; q < query_count; q++) {
